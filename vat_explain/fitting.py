@@ -212,7 +212,7 @@ class _Plan:
                 phases.append(self._learner_phase(f"{name} learner", number))
                 phases.append(self._compressor_phase(f"{name} compressor", config.epochs if last else 1))
         if self.judge is not None:
-            phases.append(self._masked_phase("judge", self.judge, LearnerObjective(self.judge, 1.0), 3))
+            phases.append(self._masked_phase("judge", self.judge, LearnerObjective(self.judge, 1.0, whole=False), 3))
         return phases
 
     def _masked_phase(self, name: str, classifier: Classifier, objective: Any, epochs: int) -> Phase:
@@ -230,7 +230,7 @@ class _Plan:
         if self.config.compressor.objective == "paper":
             objective = PaperLearnerObjective(self.model) if number else LearnerObjective(self.learner, 0.0)
         else:
-            objective = LearnerObjective(self.learner, 0.5, self.model if number else None)
+            objective = LearnerObjective(self.learner, guide=self.model if number else None)
         return self._masked_phase(name, self.learner, objective, 1 if number else self.config.learner_epochs)
 
     def _compressor_phase(self, name: str, epochs: int) -> Phase:

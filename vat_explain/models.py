@@ -367,7 +367,7 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
         If there is none that can be read.
     """
     try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(source))
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"no tokenizer could be loaded from {source}: {_first_line(error)}") from error
     return tokenizer
@@ -408,7 +408,9 @@ def load_classifier(
                 "label2id": {label: i for i, label in enumerate(labels)},
                 "problem_type": _PROBLEM_TYPES[task],
             }
-        model = AutoModelForSequenceClassification.from_pretrained(str(source), use_safetensors=True, **keywords)
+        model = AutoModelForSequenceClassification.from_pretrained(
+            str(source), use_safetensors=True, trust_remote_code=False, **keywords
+        )
     except (OSError, ValueError) as error:
         if isinstance(error, ModelError):
             raise
@@ -437,7 +439,7 @@ def finished_labels(source: str | Path) -> tuple[tuple[str, ...], str] | None:
         If there is no readable configuration.
     """
     try:
-        config = AutoConfig.from_pretrained(str(source))
+        config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelError(f"no model could be found at {source}: {_first_line(error)}") from error
     if not any("ForSequenceClassification" in name for name in config.architectures or ()):

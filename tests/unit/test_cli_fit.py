@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.opinions import opinions
+from tests.opinions import opinions, write_csv
 from vat_explain.cli import app
 
 FEW_STEPS = ["--epochs", "1", "--learner-epochs", "1", "--rounds", "1", "--max-length", "32", "--quiet"]
-
-
-def write_csv(path: Path, rows: list[dict[str, str]]) -> Path:
-    with path.open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.DictWriter(stream, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
 
 
 def fit(folder: Path, model: Path, *options: str) -> Result:

@@ -105,12 +105,23 @@ def test_learner_objectives_train_the_learner():
     guide = vat_model()
     for objective, m in (
         (LearnerObjective(model.learner), model),
-        (LearnerObjective(guide.learner, 1.0, guide), guide),
+        (LearnerObjective(guide.learner, 1.0, guide, whole=False), guide),
         (PaperLearnerObjective(model), model),
     ):
         m.zero_grad()
         loss_of(objective, m)["loss"].backward()
         assert all(p.grad is not None for n, p in m.learner.named_parameters() if "position" not in n)
+
+
+@pytest.mark.parametrize(("copies", "whole", "rows"), [(0.0, True, 2), (0.5, True, 3), (1.0, False, 2)])
+def test_a_learner_reads_every_row_whole_and_masked_copies_besides(copies, whole, rows):
+    model = vat_model()
+    seen = []
+    model.learner.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    loss_of(LearnerObjective(model.learner, copies, whole=whole), model)
+    assert [len(embeddings) for embeddings in seen] == [rows]
+    texts = model.learner.embed(batch(model.learner, TEXTS)["input_ids"])
+    assert all((seen[0] == text).all(-1).all(-1).any() for text in texts) == whole
 
 
 def test_the_copy_has_no_word_embeddings_of_its_own():

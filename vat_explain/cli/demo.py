@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 METHODS = {"vat": "VAT", "ig": "IG, 50 steps", "random": "random"}
 COLUMNS = {
     "auprc": "token AUPRC ↑",
-    "comprehensiveness_mask": "comprehensiveness ↑",
-    "sufficiency_mask": "sufficiency ↓",
+    "comprehensiveness_mask": "compr. ↑",
+    "sufficiency_mask": "suff. ↓",
     "forwards_per_text": "passes/text",
     "seconds_per_text": "s/text",
 }
@@ -86,7 +86,10 @@ def demo(
         print_json(result)
         return
     typer.echo(f"Accuracy of the classifier on {len(test)} test texts: {result['accuracy']:.1%}")
-    typer.echo(f"Explanations of {EVALUATED} of them, against the words known to decide and by erasure ([MASK]):")
+    typer.echo(
+        f"Explanations of {EVALUATED} of them: agreement with the words known to decide (AUPRC), and how far the"
+    )
+    typer.echo("prediction falls without the first words (comprehensiveness) and with them alone (sufficiency):")
     print_table(evaluation, COLUMNS, METHODS)
     _show(test[:ON_SCREEN], explanations)
     _tell_what_next(output, page, result["seconds"])

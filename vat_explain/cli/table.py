@@ -23,7 +23,8 @@ def print_table(evaluation: Evaluation, columns: Mapping[str, str], names: Mappi
     names : mapping of str to str, optional
         What to call methods.
     """
-    table = Table("method")
+    table = Table()
+    table.add_column("method", no_wrap=True)
     present = [metric for metric in columns if any(metric in scores for scores in evaluation.methods.values())]
     for metric in present:
         table.add_column(columns[metric], justify="right")

@@ -92,35 +92,45 @@ class Objective(nn.Module):
 class LearnerObjective(Objective):
     """Fine-tune a classifier so that texts with masked tokens are no strangers to it.
 
-    A share of the rows is masked at random, independently of their content. With a compressor, a quarter of those
-    get the masks that it made for other rows: never a row's own, from which the label could be read off.
+    Every row is read whole, and some of them once more with tokens masked at random, independently of their content.
+    With a compressor, a quarter of these copies get the masks that it made for other rows: never a row's own, from
+    which the label could be read off.
 
     Parameters
     ----------
     learner : Classifier
-    masked_share : float
-        Share of the rows that is masked: 0.5 for a learner, 1 for a judge.
+    copies : float
+        Masked copies for each row, at most 1.
     guide : VATModel, optional
         A model whose compressor has been trained.
+    whole : bool
+        Read the rows themselves too; a judge learns from masked copies alone.
     """
 
-    def __init__(self, learner: Classifier, masked_share: float = 0.5, guide: VATModel | None = None) -> None:
+    def __init__(
+        self, learner: Classifier, copies: float = 0.5, guide: VATModel | None = None, *, whole: bool = True
+    ) -> None:
         super().__init__()
         self.learner = learner
-        self.masked_share = masked_share
+        self.copies = copies
         self.guide = guide
+        self.whole = whole
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return the loss."""
-        ids, scorable = batch["input_ids"], batch["scorable"]
-        keep = random_keep(scorable)
+        count = len(batch["labels"])
+        order = torch.randperm(count, device=batch["labels"].device)
+        copied = order[: max(1, round(count * self.copies)) if self.copies else 0]
+        masked = random_keep(batch["scorable"])
         if self.guide is not None:
-            guided = torch.rand(len(ids), 1, device=ids.device) < 0.25
-            keep = torch.where(guided, self._masks_of_others(batch), keep)
-        whole = torch.rand(len(ids), 1, device=ids.device) >= self.masked_share
-        keep = torch.where(whole, torch.ones_like(keep), keep)
-        logits = run_masked(self.learner, self.learner.embed(ids), keep, batch)
-        return {"loss": task_loss(self.learner, logits, batch["labels"]).mean()}
+            guided = torch.rand(count, 1, device=masked.device) < 0.25
+            masked = torch.where(guided, self._masks_of_others(batch), masked)
+        rows, keep = copied, masked[copied]
+        if self.whole:
+            rows, keep = torch.cat([order, rows]), torch.cat([torch.ones_like(masked), keep])
+        part = {name: tensor[rows] for name, tensor in batch.items()}
+        logits = run_masked(self.learner, self.learner.embed(part["input_ids"]), keep, part)
+        return {"loss": task_loss(self.learner, logits, part["labels"]).mean()}
 
     @torch.no_grad()
     def _masks_of_others(self, batch: Batch) -> Tensor:

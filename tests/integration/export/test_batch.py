@@ -176,6 +176,33 @@ def test_a_parquet_file_without_the_column(tmp_path: Path) -> None:
         run(tmp_path / "a.parquet", tmp_path / "out", settings=Settings(text_column="words"))
 
 
+@pytest.mark.parametrize(
+    ("column", "explained", "reason"),
+    [
+        (pyarrow.array([1, 2, None]), 0, "got int"),
+        (pyarrow.array([1.5, 2.5, None]), 0, "got float"),
+        (pyarrow.array([["a"], [], None]), 0, "got list"),
+        (pyarrow.nulls(3), 0, "is null"),
+        (pyarrow.array([b"good", b"\xff", None]), 0, "got bytes"),
+        (pyarrow.array(["good", "bad", None]).dictionary_encode(), 2, "is null"),
+        (pyarrow.array(["good", "bad", None], pyarrow.large_string()), 2, "is null"),
+    ],
+)
+def test_parquet_columns_of_all_types(tmp_path: Path, column: Any, explained: int, reason: str) -> None:
+    pyarrow.parquet.write_table(pyarrow.table({"text": column}), tmp_path / "a.parquet")
+    summary = run(tmp_path / "a.parquet", tmp_path / "out")
+    assert (summary.explained, summary.rejected) == (explained, 3 - explained)
+    assert len(rows(tmp_path / "out")) == explained
+    assert reason in rejected(tmp_path / "out")[0]["reason"]
+
+
+@pytest.mark.parametrize("name", ["/proc/out", "a.parquet/out"])  # not even root may make these
+def test_output_that_cannot_be_written(tmp_path: Path, name: str) -> None:
+    write_parquet(tmp_path / "a.parquet", texts(3))
+    with pytest.raises(DataError, match="cannot write to .*name another directory"):
+        run(tmp_path / "a.parquet", tmp_path / name)
+
+
 def test_output_of_another_run_or_of_others_is_left_alone(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", texts(10))
     write_parquet(tmp_path / "b.parquet", texts(10, seed=1))
