@@ -199,7 +199,7 @@ def test_parquet_columns_of_all_types(tmp_path: Path, column: Any, explained: in
 @pytest.mark.parametrize("name", ["/proc/out", "a.parquet/out"])  # not even root may make these
 def test_output_that_cannot_be_written(tmp_path: Path, name: str) -> None:
     write_parquet(tmp_path / "a.parquet", texts(3))
-    with pytest.raises(DataError, match="cannot write to .*name another directory"):
+    with pytest.raises(DataError, match=r"cannot write to .*name another directory"):
         run(tmp_path / "a.parquet", tmp_path / name)
 
 
