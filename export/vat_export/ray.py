@@ -90,16 +90,19 @@ def run_ray(
 
 
 def _connect() -> None:
-    """Join the cluster at RAY_ADDRESS, or start one on this machine."""
-    address = os.environ.get("RAY_ADDRESS", "")
+    """Join the cluster at RAY_ADDRESS, or start one on this machine.
+
+    Left to itself, Ray would look for a cluster of this machine and wait many minutes for one that was killed.
+    """
+    address = os.environ.get("RAY_ADDRESS") or "local"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     host, colon, port = address.rpartition(":")
     try:
         if colon and "/" not in host:
             socket.create_connection((host.strip("[]"), int(port)), PATIENCE).close()
-        ray.init(log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (RayError, OSError, RuntimeError, ValueError) as error:  # Ray has no kind of its own for this
-        where = f"join the Ray cluster at RAY_ADDRESS={address}" if address else "start Ray on this machine"
+        where = "start Ray on this machine" if address == "local" else f"join the Ray cluster at RAY_ADDRESS={address}"
         raise DataError(
             f"cannot {where}: {str(error).strip().splitlines()[-1]}; check the address and that the cluster runs, and "
             "set RAY_AUTH_MODE=token if it asks for a token"
