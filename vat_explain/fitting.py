@@ -88,7 +88,7 @@ class FitConfig:
     epochs: int = 8
     effect_windows: int = 2500
     effect_passes: int = 64
-    learning_rate: float = 5e-4
+    learning_rate: float = 1e-3
     encoder_rate: float = 4e-5
     max_length: int | None = None
     judge: bool = False

@@ -72,7 +72,7 @@ class Run:
                 [(self.model.compressor, rate)],
                 2,
                 self.model.compressor,
-                lambda: fidelity(self.model, self.data, 16),
+                lambda: fidelity(self.model, self.data),
                 lambda: (set_reference(self.model, self.data), effects.measure(learner, self.data)),
             ),
         ]

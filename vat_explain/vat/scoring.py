@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -15,6 +16,10 @@ from vat_explain.vat.model import VATModel
 
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
 """Shares of the tokens that are kept or removed (ERASER, DeYoung et al., ACL 2020)."""
+
+
+FIDELITY_ROWS, FIDELITY_TOKENS = 128, 8192
+"""Most rows and tokens that `fidelity` looks at, each several times; it is called after every epoch."""
 
 
 def batches(data: TrainingSet, device: torch.device, limit: int | None = None) -> Iterator[dict[str, Tensor]]:
@@ -46,8 +51,10 @@ def accuracy(classifier: Classifier, data: TrainingSet) -> dict[str, float]:
 
 
 @torch.no_grad()
-def fidelity(model: VATModel, data: TrainingSet, limit: int = 128) -> dict[str, float]:
+def fidelity(model: VATModel, data: TrainingSet) -> dict[str, float]:
     """Judge the class-free scores on the learner itself, by replacing tokens with the mask embedding.
+
+    The first rows are used, at most `FIDELITY_ROWS` and `FIDELITY_TOKENS`.
 
     Returns
     -------
@@ -59,6 +66,8 @@ def fidelity(model: VATModel, data: TrainingSet, limit: int = 128) -> dict[str, 
     learner = model.learner
     comprehensiveness = sufficiency = 0.0
     count = 0
+    ends = accumulate(len(window) for window in data.windows[:FIDELITY_ROWS])
+    limit = max(1, sum(end <= FIDELITY_TOKENS for end in ends))
     for batch in batches(data, learner.embedding_layer.weight.device, limit):
         scorable = batch["scorable"]
         output = model(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"], scorable)

@@ -1,0 +1,221 @@
+"""Faithfulness of every method on eight data sets, beside what it costs; one table, one plot.
+
+The MiniLM encoder is fine-tuned on each data set by a plain loop and frozen, a compressor is fitted to it, and all
+methods explain the same test texts. Chinese reviews get a small encoder of their own, trained from scratch, since
+MiniLM's vocabulary does not hold their characters.
+
+    python benchmarks/faithfulness.py [--sets sst2 trec ...] [--texts 100] [--methods vat ig ...] [--train-texts N]
+
+Each stage of each data set is kept under --work: an interrupted run goes on where it was, and each finished data set
+is added to --output.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import random
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from finetuning import accuracy, fine_tune, logits_of, minilm
+from matplotlib import pyplot
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
+
+from vat_explain.corpus.tokenizer import build_tokenizer
+from vat_explain.data import Dataset, load_examples
+from vat_explain.evaluation import Settings, evaluate
+from vat_explain.explainer import VATExplainer
+from vat_explain.files import write_atomically
+from vat_explain.fitting import FitConfig, fit
+from vat_explain.vat.trainer import LoopConfig
+
+CHEAP = ("vat", "ig", "leave-one-out", "grad-x-input", "grad-l2", "attention", "random")
+ALL = (*CHEAP, "vat-class", "rollout", "ig-pad", "ig-zero", "deeplift", "gradient-shap", "occlusion", "lime")
+ALL += ("kernel-shap", "shapley-sampling")
+SHOWN = [f"{name}_{operator}" for operator in ("mask", "delete") for name in ("comprehensiveness", "sufficiency")]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A data set: where its parts are, and how much of it a long text allows."""
+
+    train: str = "train"
+    dev: str = "dev"
+    text: str = "text"
+    pair: str | None = None
+    rationale: str | None = None
+    max_length: int = 128
+    passes: int = 64
+    methods: tuple[str, ...] = ALL
+    scratch: bool = False
+
+
+TASKS = {
+    "sst2": Task(),
+    "trec": Task(),
+    "ag_news": Task(),
+    "hatexplain": Task(rationale="rationale"),
+    "imdb_cad": Task(rationale="rationale", max_length=256, passes=30, methods=CHEAP),
+    "eraser_movies": Task(rationale="rationale", max_length=256, passes=30, methods=CHEAP),
+    "chnsenticorp": Task(scratch=True, passes=30, methods=CHEAP),
+    "esnli": Task(train="dev", dev="test", text="premise", pair="hypothesis"),
+}
+
+
+def drawn(data: Dataset, count: int | None) -> Dataset:
+    """So many examples drawn at random, or all where there are no more."""
+    if count is None or count >= len(data.examples):
+        return data
+    return replace(data, examples=tuple(random.Random(0).sample(data.examples, count)))
+
+
+def load(folder: Path, task: Task, train_texts: int | None) -> tuple[Dataset, Dataset, Dataset]:
+    """Training, development and test part; of a set with two parts, the second is halved."""
+    columns: dict[str, Any] = {"text_column": task.text, "pair_column": task.pair}
+    train = drawn(load_examples(folder / f"{task.train}.jsonl", **columns), train_texts)
+    columns |= {"labels": train.labels}
+    dev = load_examples(folder / f"{task.dev}.jsonl", **columns)
+    test = load_examples(folder / "test.jsonl", rationale_column=task.rationale, **columns)
+    if task.dev == "test":
+        dev, test = replace(dev, examples=dev.examples[::2]), replace(test, examples=test.examples[1::2])
+    return train, drawn(dev, 1000), test
+
+
+def encoder_from_scratch(train: Dataset, folder: Path) -> str:
+    """A small BERT with random weights and a vocabulary of the training texts."""
+    if not (folder / "config.json").exists():
+        tokenizer = build_tokenizer(example.text for example in train.examples)
+        torch.manual_seed(0)
+        config = BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=192,
+            num_hidden_layers=3,
+            num_attention_heads=6,
+            intermediate_size=768,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        tokenizer.save_pretrained(folder)
+        BertForSequenceClassification(config).base_model.save_pretrained(folder)
+    return str(folder)
+
+
+def run(name: str, task: Task, options: argparse.Namespace) -> dict[str, Any]:
+    """Fine-tune, fit and evaluate one data set, or load what an earlier run finished."""
+    work = options.work / name
+    work.mkdir(parents=True, exist_ok=True)
+    train, dev, test = load(options.data / name, task, options.train_texts)
+    encoder = encoder_from_scratch(train, work / "encoder") if task.scratch else minilm()
+    bf16 = options.mixed_precision == "bf16"
+    rate, epochs = (5e-4, 6) if task.scratch else (4e-5, 3)
+    seconds = {
+        "fine_tuning": fine_tune(
+            encoder,
+            train,
+            work / "plain",
+            options.seed,
+            bf16=bf16,
+            rate=rate,
+            epochs=epochs,
+            max_length=task.max_length,
+        )
+    }
+    if not (work / "bundle" / "card.json").exists():
+        started = time.perf_counter()
+        config = FitConfig(
+            freeze_learner=True,
+            effect_windows=options.effect_windows,
+            effect_passes=task.passes,
+            max_length=task.max_length,
+            loop=LoopConfig(seed=options.seed, mixed_precision=options.mixed_precision),
+        )
+        fit(str(work / "plain"), train, dev, config=config, output=work / "bundle", resume=True)
+        write_atomically(work / "seconds.json", json.dumps(time.perf_counter() - started))
+    seconds["fit"] = json.loads((work / "seconds.json").read_text())
+    explainer = VATExplainer.from_pretrained(work / "bundle")
+    started = time.perf_counter()
+    evaluation = evaluate(
+        explainer,
+        test.examples,
+        methods=options.methods or task.methods,
+        limit=options.texts,
+        settings=Settings(seed=options.seed, search_budget=options.search_budget, soft_samples=0),
+        output=work / "evaluation",
+    )
+    seconds["evaluation"] = time.perf_counter() - started
+    model = AutoModelForSequenceClassification.from_pretrained(work / "plain")
+    part = drawn(test, 1000)
+    logits = logits_of(model, AutoTokenizer.from_pretrained(work / "plain"), part, task.max_length)
+    return {
+        "accuracy": accuracy(logits, part),
+        "train_texts": len(train.examples),
+        "effect_windows": options.effect_windows,
+        "seconds": {stage: round(value, 1) for stage, value in seconds.items()},
+        **evaluation.to_dict(),
+    }
+
+
+def table(results: dict[str, Any]) -> str:
+    """CSV: data set, method, passes and the metrics with their intervals."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["data", "method", "passes", *(f"{m} {part}" for m in SHOWN for part in ("mean", "low", "high"))])
+    for name, result in results.items():
+        for method, scores in result["methods"].items():
+            cells = [f"{scores[metric][part]:.4f}" for metric in SHOWN for part in ("mean", "low", "high")]
+            writer.writerow([name, method, f"{scores['forwards_per_text']:.2f}", *cells])
+    return stream.getvalue()
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
+    """Comprehensiveness minus sufficiency against passes, one panel a data set."""
+    figure, panels = pyplot.subplots(2, 4, figsize=(16, 7), sharex=True, layout="constrained")
+    for panel, (name, result) in zip(panels.flat, results.items(), strict=False):
+        for method, scores in result["methods"].items():
+            x = max(scores["forwards_per_text"], 0.5)
+            y = scores["comprehensiveness_mask"]["mean"] - scores["sufficiency_mask"]["mean"]
+            panel.scatter(x, y, color="crimson" if method.startswith("vat") else "steelblue")
+            panel.annotate(method, (x, y), fontsize=7, xytext=(3, 3), textcoords="offset points")
+        panel.set(xscale="log", title=name)
+    figure.supxlabel("forward passes per text")
+    figure.supylabel("comprehensiveness - sufficiency, [MASK]")
+    figure.savefig(path)
+    pyplot.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--sets", nargs="+", choices=tuple(TASKS), default=tuple(TASKS))
+    parser.add_argument("--methods", nargs="+")
+    parser.add_argument("--texts", type=int, default=100)
+    parser.add_argument("--train-texts", type=int)
+    parser.add_argument("--effect-windows", type=int, default=FitConfig.effect_windows)
+    parser.add_argument("--search-budget", type=int, default=500)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--mixed-precision", default="no")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--work", type=Path, default=Path("benchmarks/work/faithfulness"))
+    parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    path = options.output / "faithfulness.json"
+    results = json.loads(path.read_text()) if path.exists() else {}
+    for name in options.sets:
+        results[name] = run(name, TASKS[name], options)
+        results = {known: results[known] for known in TASKS if known in results}
+        write_atomically(path, json.dumps(results, indent=1) + "\n")
+        write_atomically(path.with_suffix(".csv"), table(results))
+        plot(results, path.with_suffix(".svg"))
+        print(f"{name}: accuracy {results[name]['accuracy']:.3f}, seconds {results[name]['seconds']}")
+        for method, scores in results[name]["methods"].items():
+            figures = "  ".join(f"{scores[metric]['mean']:+.3f}" for metric in SHOWN)
+            print(f"  {method:20} {scores['forwards_per_text']:7.1f} passes  {figures}")
+
+
+if __name__ == "__main__":
+    main()
