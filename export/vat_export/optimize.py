@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
-from onnxruntime.quantization import QuantType, quantize_dynamic
-from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 from vat_explain.errors import ModelError
 
 COMPRESSOR = "/model.compressor"
 """Part of the names of the modules, kept in the graph's metadata, that belong to the compressor."""
 
+LARGEST_WEIGHT = 64
+"""Weights become integers up to this: with 127, CPUs without VNNI would cut off the sums of two products at 16 bits."""
+
+_PREFIX = "int8/"
+_MICROSOFT = "com.microsoft"
+
 
 def quantize(path: Path) -> None:
     """Turn the weights of a graph's matrix products into int8, one scale a column; activations follow at run time.
 
-    The compressor stays in float32, which keeps its rankings closer to those of the whole graph in float32.
+    Each token's activations get a scale and a zero point of their own, y = scale (q W - zero · sum W). Those of
+    onnxruntime's dynamic quantisation are shared by the batch, so that an explanation would move with the texts beside
+    it, and a few large values would cost all tokens their precision. The compressor stays in float32, and so do
+    products that are computed once a text.
 
     Parameters
     ----------
@@ -27,24 +38,102 @@ def quantize(path: Path) -> None:
     Raises
     ------
     ModelError
-        If the graph keeps its weights in another file.
+        If the graph keeps its weights in another file, or holds no product to quantise.
     """
     model = onnx.load(path, load_external_data=False)
     if any(tensor.external_data for tensor in model.graph.initializer):
         raise ModelError("int8 is for models whose weights fit into one file of 2 GiB; export this one without it")
-    del model.graph.value_info[:]  # shapes written by the exporter, which the quantiser's own contradict
-    kept = [
-        node.name
-        for node in model.graph.node
-        if any(entry.key == "namespace" and COMPRESSOR in entry.value for entry in node.metadata_props)
-    ]
-    add_pre_process_metadata(model)  # otherwise the quantiser recommends a step that does not help here
-    quantize_dynamic(
-        model,
-        path,
-        per_channel=True,
-        op_types_to_quantize=["MatMul", "Gemm"],
-        nodes_to_exclude=kept,
-        weight_type=QuantType.QInt8,
-        extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
-    )
+    if not _Quantizer(model.graph).run():
+        raise ModelError("the graph holds no matrix product that could be quantised; export it without int8")
+    del model.graph.value_info[:]  # shapes of values that are gone
+    if all(entry.domain != _MICROSOFT for entry in model.opset_import):
+        model.opset_import.append(helper.make_opsetid(_MICROSOFT, 1))
+    path.write_bytes(model.SerializeToString())
+
+
+class _Quantizer:
+    """Rewrites a graph node by node."""
+
+    def __init__(self, graph: Any) -> None:
+        self._graph = graph
+        self._weights = {tensor.name: tensor for tensor in graph.initializer}
+        self._nodes: list[Any] = []
+        self._quantized: set[str] = set()  # activations, which several products may share
+
+    def run(self) -> int:
+        """Replace the products that can be; return how many."""
+        self._constant("last", np.array([-1], np.int64))
+        self._constant("zero", np.float32(0))
+        self._constant("one", np.float32(1))
+        self._constant("levels", np.float32(255))
+        self._constant("least", np.float32(1e-30))
+        self._constant("no_offset", np.uint8(0))
+        count = 0
+        for node in self._graph.node:
+            if self._suits(node):
+                self._replace(node, str(count))
+                count += 1
+            else:
+                self._nodes.append(node)
+        del self._graph.node[:]
+        self._graph.node.extend(self._nodes)
+        used = {name for node in self._nodes for name in node.input}
+        kept = [tensor for tensor in self._graph.initializer if tensor.name in used]
+        del self._graph.initializer[:]
+        self._graph.initializer.extend(kept)
+        return count
+
+    def _suits(self, node: Any) -> bool:
+        weight = self._weights.get(node.input[1]) if node.op_type == "MatMul" else None
+        in_compressor = any(entry.key == "namespace" and COMPRESSOR in entry.value for entry in node.metadata_props)
+        return weight is not None and len(weight.dims) == 2 and not in_compressor
+
+    def _replace(self, node: Any, number: str) -> None:
+        source, weight = node.input[0], numpy_helper.to_array(self._weights[node.input[1]])
+        scales = np.maximum(np.abs(weight).max(0) / LARGEST_WEIGHT, 1e-30).astype(np.float32)
+        integers = np.round(weight / scales).astype(np.int8)
+        if source not in self._quantized:
+            self._quantize_rows(source, weight.shape[0])
+        row = f"{source}/"
+        matrix = self._constant(f"{number}/matrix", integers)
+        columns = self._constant(f"{number}/scales", scales)
+        sums = self._constant(f"{number}/sums", integers.sum(0, dtype=np.int64).astype(np.float32) * scales)
+        width = self._constant(f"{number}/width", np.array([weight.shape[1]], np.int64))
+        operands = [f"{_PREFIX}{row}rows", matrix, f"{_PREFIX}one", columns, f"{_PREFIX}no_offset"]
+        product = self._add("MatMulIntegerToFloat", operands, f"{number}/product", domain=_MICROSOFT)
+        offset = self._add("Mul", [f"{_PREFIX}{row}zeros", sums], f"{number}/offset")
+        moved = self._add("Sub", [product, offset], f"{number}/moved")
+        result = self._add("Mul", [moved, f"{_PREFIX}{row}scales"], f"{number}/result")
+        shape = self._add("Concat", [f"{_PREFIX}{row}shape", width], f"{number}/shape", axis=0)
+        self._nodes.append(helper.make_node("Reshape", [result, shape], list(node.output)))
+
+    def _quantize_rows(self, source: str, width: int) -> None:
+        """Turn activations [..., width] into rows of bytes, each row with its scale and its zero point."""
+        self._quantized.add(source)
+        row, last = f"{source}/", f"{_PREFIX}last"
+        flat_shape = self._constant(row + "flat_shape", np.array([-1, width], np.int64))
+        flat = self._add("Reshape", [source, flat_shape], row + "flat")
+        highest = self._add("ReduceMax", [flat, last], row + "highest", keepdims=0)
+        lowest = self._add("ReduceMin", [flat, last], row + "lowest", keepdims=0)
+        top = self._add("Max", [highest, f"{_PREFIX}zero"], row + "top")
+        bottom = self._add("Min", [lowest, f"{_PREFIX}zero"], row + "bottom")
+        spread = self._add("Sub", [top, bottom], row + "spread")
+        step = self._add("Div", [spread, f"{_PREFIX}levels"], row + "step")
+        scale = self._add("Max", [step, f"{_PREFIX}least"], row + "scale")
+        down = self._add("Div", [bottom, scale], row + "down")
+        up = self._add("Neg", [down], row + "up")
+        zero = self._add("Round", [up], row + "zero")
+        offset = self._add("Cast", [zero], row + "offset", to=TensorProto.UINT8)
+        self._add("QuantizeLinear", [flat, scale, offset], row + "rows", axis=0)
+        self._add("Unsqueeze", [scale, last], row + "scales")
+        self._add("Unsqueeze", [zero, last], row + "zeros")
+        self._add("Shape", [source], row + "shape", start=0, end=-1)
+
+    def _add(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
+        """Append a node; return the name of its output."""
+        self._nodes.append(helper.make_node(kind, inputs, [_PREFIX + name], name=_PREFIX + name, **attributes))
+        return _PREFIX + name
+
+    def _constant(self, name: str, values: NDArray[Any] | np.generic) -> str:
+        self._graph.initializer.append(numpy_helper.from_array(np.asarray(values), _PREFIX + name))
+        return _PREFIX + name

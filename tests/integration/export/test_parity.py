@@ -102,14 +102,15 @@ def test_the_report_says_how_close_and_that_batches_do_not_matter() -> None:
     }
 
 
-def test_int8_is_labelled_and_measured() -> None:
-    made = exported.export("bert", int8=True)
+@pytest.mark.parametrize("architecture", exported.CASES)
+def test_int8_is_close_and_unmoved_by_the_batch(architecture: str) -> None:
+    made = exported.export(architecture, int8=True)
     report = made.spec.report["int8"]
     assert made.spec.precision == "int8"
     assert report["label_agreement"] > 0.9
-    assert report["spearman_mean"] > 0.99
-    assert report["batch_mates"]["largest_difference"] > 0, "int8 depends on the batch; measuring that found nothing"
-    small, large = ((e.directory / "model.onnx").stat().st_size for e in (made, exported.export("bert")))
+    assert report["spearman_mean"] > 0.98
+    assert report["batch_mates"]["largest_difference"] < 1e-6
+    small, large = ((e.directory / "model.onnx").stat().st_size for e in (made, exported.export(architecture)))
     assert small < large
     explanation = OnnxExplainer(made.directory).explain(["a good film"])[0]
     assert explanation.provenance["precision"] == "int8, approximate"
@@ -123,7 +124,7 @@ def test_the_compressor_stays_in_float32() -> None:
     kept = [name for name in weights if "compressor" in name and name.endswith("weight")]
     assert kept
     assert {weights[name] for name in kept} == {onnx.TensorProto.FLOAT}
-    assert any(node.op_type == "MatMulInteger" for node in graph.node)
+    assert any(node.op_type == "MatMulIntegerToFloat" for node in graph.node)
 
 
 def test_an_export_that_fails_its_check_is_not_put_in_place(tmp_path: Path) -> None:
