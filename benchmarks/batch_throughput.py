@@ -1,99 +1,103 @@
-"""Texts a second of `vat_export.batch`, Parquet to Parquet, against the same loop in torch and integrated gradients.
+"""Texts a second of `vat_export.batch`, Parquet to Parquet, beside the same loop in torch and integrated gradients.
 
-    python benchmarks/batch_throughput.py BUNDLE [--texts 20000] [--data ../shared/data] [--memory 1000000]
+    python benchmarks/batch_throughput.py [BUNDLE] [--parts torch ig fp32 int8 ray memory] [--texts 20000] [--threads 1]
 
-(a) The loop in torch reads the same file, batches 32 texts in arrival order padded to their longest, one thread, and
-is measured on --sample texts. (b) Integrated gradients with 50 steps (Captum's) are extrapolated from --ig texts.
---memory repeats the texts to so many rows, and compares peak memory. Exports of the bundle are made as needed.
+torch   the texts in the order of the file, 32 at a time, padded to their longest
+ig      integrated gradients with 50 steps, extrapolated from --ig texts
+fp32    the exported bundle, with the share of time spent outside ONNX Runtime
+int8    the same, quantised
+ray     one actor on this machine beside one process, each with one thread
+memory  peak memory of a tiny model's job for each number of --rows short texts
+
+Parts may be run one by one: figures of the same texts, bundle and threads are gathered in one file. Everything but Ray
+is held to --threads cores. The texts are those of ag_news and sst2 in random order.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import random
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+sys.path.pop(0)  # this folder holds a file named onnx, which is not the package
 
 import pyarrow
 import pyarrow.parquet
 import torch
 
+from tests import exported
+from vat_explain.attribution.standard import standard_method
 from vat_explain.data import load_examples
 from vat_explain.explainer import VATExplainer
 from vat_explain.files import write_atomically
 from vat_explain.text import collate
 from vat_export.onnx import export_onnx
 
-# A process of its own, so that its peak memory is that of the job, and torch is not in it.
+PARTS = ("torch", "ig", "fp32", "int8", "ray", "memory")
+
+# A process of its own, without torch, whose peak memory is that of the job. (Not ru_maxrss: it survives exec.)
 JOB = """
-import json, resource, sys, time
+import json, sys, time
+from pathlib import Path
+import onnxruntime
 from vat_export.batch import explain_files
-from vat_export.runtime import OnnxExplainer
 inside = 0.0
-forward = OnnxExplainer.forward
+run = onnxruntime.InferenceSession.run
 def timed(*arguments):
     global inside
     began = time.perf_counter()
     try:
-        return forward(*arguments)
+        return run(*arguments)
     finally:
         inside += time.perf_counter() - began
-OnnxExplainer.forward = timed
-summary = explain_files(*sys.argv[1:4], quiet=False)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-assert "torch" not in sys.modules
+onnxruntime.InferenceSession.run = timed
+summary = explain_files(*sys.argv[1:4], engine=sys.argv[4], quiet=False)
+peak = next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+assert "torch" not in sys.modules and not summary.rejected
 print(json.dumps({"rows": summary.rows, "seconds": summary.seconds, "rate": summary.rows / summary.seconds,
-                  "share_outside_session": 1 - inside / summary.seconds, "peak_mb": peak}))
+                  "share_outside_session": 1 - inside / summary.seconds, "peak_mb": int(peak) / 1024}))
 """
 
 
 def gather(data: Path, count: int) -> list[str]:
-    """Return texts of ag_news and sst2, in turns, repeated as needed."""
-    texts: list[str] = []
-    for folder in ("ag_news", "sst2"):
-        files = [path for path in sorted((data / folder).iterdir()) if path.suffix in (".parquet", ".jsonl", ".csv")]
-        for path in files:
-            found = load_examples(path, label_column=None, text_column=text_column(path), limit=count)
-            texts += [example.text for example in found.examples]
-    step = max(1, len(texts) // count)
-    texts = texts[::step]
+    """Return texts of ag_news and sst2 in random order, repeated if there are too few."""
+    files = [path for folder in ("ag_news", "sst2") for path in sorted((data / folder).glob("*.jsonl"))]
+    texts = [example.text for path in files for example in load_examples(path, label_column=None).examples]
+    random.Random(0).shuffle(texts)
     return (texts * (count // len(texts) + 1))[:count]
 
 
-def text_column(path: Path) -> str:
-    from vat_explain.readers import open_table
-
-    names = set(next(open_table(path, ("text", "sentence")).rows).values)
-    return "text" if "text" in names else "sentence"
+def write(path: Path, texts: list[str]) -> Path:
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), path, row_group_size=50_000)
+    return path
 
 
-def torch_rate(bundle: Path, texts: list[str]) -> float:
-    """Texts a second of a plain loop: arrival order, 32 rows, padded to the longest, results to Parquet."""
+def torch_loop(bundle: Path, source: Path) -> dict[str, float]:
     explainer = VATExplainer.from_pretrained(bundle)
     began = time.perf_counter()
+    texts: list[str] = pyarrow.parquet.read_table(source)["text"].to_pylist()
     rows = []
-    with torch.inference_mode():
-        for start in range(0, len(texts), 32):
-            encoded = explainer.encode(texts[start : start + 32])
-            arrays = collate([text.windows[0] for text in encoded], explainer.encoder.special.pad)
-            probabilities, importance, _ = explainer.run(arrays)
-            for text, p, scores in zip(encoded, probabilities, importance, strict=True):
-                window = text.windows[0]
-                shown = scores[: len(window)][window.position >= 0].tolist()
-                rows.append({"score": float(p.max()), "tokens": list(text.tokens), "importances": shown})
-    with tempfile.TemporaryDirectory() as folder:
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), Path(folder) / "out.parquet")
-    return len(texts) / (time.perf_counter() - began)
+    for start in range(0, len(texts), 32):
+        encoded = explainer.encode(texts[start : start + 32])
+        outputs = explainer.run(collate([text.windows[0] for text in encoded], explainer.encoder.special.pad))
+        for text, probabilities, importance, _ in zip(encoded, *outputs, strict=True):
+            window = text.windows[0]
+            scores = importance[: len(window)][window.position >= 0].tolist()
+            rows.append({"score": float(probabilities.max()), "tokens": list(text.tokens), "importances": scores})
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), source.with_name("torch.parquet"))
+    seconds = time.perf_counter() - began
+    return {"rows": len(texts), "seconds": seconds, "rate": len(texts) / seconds}
 
 
-def ig_rate(bundle: Path, texts: list[str]) -> float:
-    """Texts a second of Captum's layer integrated gradients with 50 steps, one text at a time."""
-    from vat_explain.attribution.standard import standard_method
-
+def integrated_gradients(bundle: Path, texts: list[str]) -> dict[str, float]:
     explainer = VATExplainer.from_pretrained(bundle)
     method = standard_method("ig", explainer.learner)
     began = time.perf_counter()
@@ -101,53 +105,87 @@ def ig_rate(bundle: Path, texts: list[str]) -> float:
         batch = collate([text.windows[0]], explainer.encoder.special.pad)
         ids, mask, types = (torch.from_numpy(batch[n]) for n in ("input_ids", "attention_mask", "token_type_ids"))
         method.attribution.attribute(ids, target=[0], additional_forward_args=(mask, types))
-    return len(texts) / (time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return {"rows": len(texts), "seconds": seconds, "rate": len(texts) / seconds}
 
 
-def job(export: Path, texts: list[str], folder: Path) -> dict[str, Any]:
+def job(export: Path, source: Path, engine: str = "local", cores: set[int] | None = None) -> dict[str, Any]:
     """Run a job in its own process; return what it measured."""
-    source = folder / "in.parquet"
-    pyarrow.parquet.write_table(pyarrow.table({"text": texts}), source, row_group_size=50_000)
-    with tempfile.TemporaryDirectory(dir=folder) as out:
-        command = [sys.executable, "-c", JOB, export, source, f"{out}/out"]
-        done = subprocess.run([*map(str, command)], check=True, stdout=subprocess.PIPE, text=True)
+    with tempfile.TemporaryDirectory() as out:
+        command = [sys.executable, "-c", JOB, export, source, f"{out}/out", engine]
+        hold: Callable[[], object] | None = None if cores is None else lambda: os.sched_setaffinity(0, cores)
+        done = subprocess.run([*map(str, command)], check=True, stdout=subprocess.PIPE, text=True, preexec_fn=hold)
     measured: dict[str, Any] = json.loads(done.stdout)
     return measured
 
 
+def beside_ray(export: Path, source: Path, cores: set[int]) -> dict[str, Any]:
+    """Compare one actor with one process; Ray may use all cores for itself, and its actor one thread."""
+    local = job(export, source)["seconds"]
+    ray = job(export, source, "ray", cores)["seconds"]
+    return {"local_seconds": local, "ray_seconds": ray, "overhead": ray / local - 1}
+
+
+def memory(folder: Path, texts: list[str], rows: list[int]) -> dict[str, Any]:
+    """Return the peak memory of jobs of so many short texts."""
+    export = exported.export().directory
+    short = [text[:40] for text in texts]
+    peaks = {}
+    for count in rows:
+        source = write(folder / f"{count}.parquet", (short * (count // len(short) + 1))[:count])
+        peaks[count] = job(export, source)["peak_mb"]
+    return {"peak_mb": peaks, "growth": peaks[rows[-1]] / peaks[rows[0]] - 1}
+
+
+def compare(results: dict[str, Any]) -> dict[str, float]:
+    """Return how many times faster exports are, as far as both sides have been measured."""
+    pairs = [(fast, slow) for fast in ("fp32", "int8") for slow in ("torch", "ig")]
+    return {f"{a} / {b}": results[a]["rate"] / results[b]["rate"] for a, b in pairs if a in results and b in results}
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("bundle", type=Path)
+    here = Path(__file__).parent
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path, nargs="?", default=here / "work" / "sst2" / "frozen")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--texts", type=int, default=20_000)
-    parser.add_argument("--data", type=Path, default=Path(__file__).parents[2] / "shared" / "data")
-    parser.add_argument("--sample", type=int, default=2_000, help="texts for the loop in torch")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--data", type=Path, default=here.parents[1] / "shared" / "data")
     parser.add_argument("--ig", type=int, default=40, help="texts for integrated gradients")
-    parser.add_argument("--memory", type=int, default=0, help="rows of the job that shows that memory stays bounded")
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "batch_throughput.json")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    texts = gather(arguments.data, arguments.texts)
-    results: dict[str, Any] = {"texts": len(texts)}
+    parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 1_000_000], help="for the part memory")
+    parser.add_argument("--output", type=Path, default=here / "results" / "batch_throughput.json")
+    options = parser.parse_args()
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(cores)[: options.threads])
+    torch.set_num_threads(options.threads)
+    texts = gather(options.data, options.texts)
+    bundle = VATExplainer.from_pretrained(options.bundle).origin.provenance["bundle"]
+    setup = {"bundle": bundle, "texts": len(texts), "threads": options.threads}
+    earlier = json.loads(options.output.read_text()) if options.output.exists() else {}
+    results = earlier if earlier.get("setup") == setup else {"setup": setup}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        spread = texts[:: max(1, len(texts) // arguments.sample)][: arguments.sample]
-        results["torch"] = torch_rate(arguments.bundle, spread)
-        results["ig"] = ig_rate(arguments.bundle, spread[:: max(1, len(spread) // arguments.ig)][: arguments.ig])
-        for precision in ("fp32", "int8"):
-            export = folder / precision
-            made = export_onnx(arguments.bundle, export, int8=precision == "int8", quiet=False)
-            results[precision] = {"report": made.spec.report, **job(export, texts, folder)}
-            rate = results[precision]["rate"]
-            results[precision] |= {"times_torch": rate / results["torch"], "times_ig": rate / results["ig"]}
-            shown = {k: round(v, 3) for k, v in results[precision].items() if k != "report"}
-            print(precision, shown, flush=True)
-        if arguments.memory:
-            few = [text[:200] for text in texts]
-            many = (few * (arguments.memory // len(few) + 1))[: arguments.memory]
-            peaks = {len(rows): job(folder / "fp32", rows, folder)["peak_mb"] for rows in (few, many)}
-            results["peak_mb"] = peaks
-            print("peak memory in MB by rows", peaks)
-    write_atomically(arguments.output, json.dumps(results, indent=2) + "\n")
+        source = write(folder / "in.parquet", texts)
+
+        def export(precision: str) -> Path:
+            if not (folder / precision).exists():
+                export_onnx(options.bundle, folder / precision, int8=precision == "int8", quiet=False)
+            return folder / precision
+
+        measure: dict[str, Callable[[], dict[str, Any]]] = {
+            "torch": lambda: torch_loop(options.bundle, source),
+            "ig": lambda: integrated_gradients(options.bundle, texts[: options.ig]),
+            "fp32": lambda: job(export("fp32"), source),
+            "int8": lambda: job(export("int8"), source),
+            "ray": lambda: beside_ray(export("fp32"), source, cores),
+            "memory": lambda: memory(folder, texts, options.rows),
+        }
+        for part in options.parts:
+            results[part] = measure[part]()
+            results["times"] = compare(results)
+            write_atomically(options.output, json.dumps(results, indent=2) + "\n")
+            print(part, results[part], flush=True)
+    print("times as fast", results["times"])
 
 
 if __name__ == "__main__":
