@@ -34,6 +34,7 @@ from vat_explain.text import SpecialTokens, token_budget_batches
 from vat_explain.vat.compressor import Compressor, CompressorConfig
 from vat_explain.vat.model import VATModel
 from vat_export.onnx import export_onnx
+from vat_export.parts import BATCH_TOKENS
 from vat_export.spec import OUTPUTS
 
 SHAPES = {
@@ -128,7 +129,7 @@ def bucketing(runs: dict[str, Callable[[dict[str, np.ndarray]], Any]], repeats: 
     ways = {
         "all to 256, 32 rows": [order[i : i + 32] for i in range(0, rows, 32)],
         "to the longest, 32 rows": [order[i : i + 32] for i in range(0, rows, 32)],
-        "sorted, 2048 tokens": [np.array(batch) for batch in token_budget_batches(lengths.tolist(), 2048)],
+        "sorted, as vat_export.batch": [np.array(b) for b in token_budget_batches(lengths.tolist(), BATCH_TOKENS)],
     }
     found: dict[str, Any] = {}
     for precision in ("fp32", "int8"):
