@@ -186,6 +186,19 @@ def test_metrics_are_counted(worker, metrics, caplog):
     assert any("VatExplanationSeconds" in line for line in counted)
 
 
+def test_failures_are_counted(worker, monkeypatch, caplog):
+    def broken(encoded: object) -> None:
+        raise RuntimeError("/secret/path")
+
+    for name in ("score", "predict"):
+        monkeypatch.setattr(worker._entry_point.__self__._service._backend, name, broken)
+    caplog.set_level(logging.INFO)
+    [answer] = ask(worker, GOOD_REQUEST)
+    assert answer["status"] == 500
+    assert b"secret" not in answer["body"]
+    assert any("VatFailures.Count:1" in record.getMessage() for record in caplog.records)
+
+
 def test_one_thread_is_used(worker):
     import torch
 

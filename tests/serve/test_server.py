@@ -27,6 +27,7 @@ ADDRESSES = {
     "/predictions/{}": False,
     "/predictions/{}/1.0": False,
     "/explanations/{}": True,
+    "/invocations?model_name={}": False,
     "/v1/models/{}:predict": False,
     "/v1/models/{}:explain": True,
     "/v2/models/{}/infer": False,
