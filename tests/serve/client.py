@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,9 @@ class Client:
         self._connection = http.client.HTTPConnection(HOST, port, timeout=timeout)
         self._headers = {"Authorization": f"Bearer {key}"}
 
-    def send(self, method: str, path: str, body: bytes | None = None, content_type: str | None = None) -> Response:
+    def send(
+        self, method: str, path: str, body: bytes | Iterator[bytes] | None = None, content_type: str | None = None
+    ) -> Response:
         headers = self._headers | ({} if content_type is None else {"Content-Type": content_type})
         try:
             self._connection.request(method, path, body, headers)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -84,6 +85,23 @@ def test_plain_text(client, content_type):
     response = client.send("POST", "/predictions/tiny", TEXT.encode(), content_type)
     assert response.status == 200
     assert len(check(response)["explanation"]["words"]) == 8
+
+
+def test_a_body_in_chunks(client):
+    response = client.send("POST", "/predictions/tiny", iter([b'{"text": "go', b'od film"}']), "application/json")
+    assert len(check(response)["explanation"]["words"]) == 2
+
+
+def test_clients_that_hang_up_harm_nobody(client, server):
+    before = worker_pids(server)
+    body = as_json({"text": TEXT})
+    head = f"POST /predictions/tiny HTTP/1.1\r\nHost: {HOST}\r\nAuthorization: Bearer {server.key()}\r\n"
+    whole = f"{head}Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
+    for sent in (whole, whole[:-5], whole[:60]) * 10:
+        with socket.create_connection((HOST, server.ports.inference), timeout=60) as connection:
+            connection.sendall(sent)
+    assert client.send("POST", "/predictions/tiny", body, "application/json").status == 200
+    assert worker_pids(server) == before
 
 
 def test_requests_without_a_body_are_refused(client):
