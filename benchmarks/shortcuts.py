@@ -75,8 +75,8 @@ def fitted(base: str, kind: ShortcutKind, parts: Parts, folder: Path, config: Fi
             tokenizer = build_tokenizer(one.text for one in parts["train"])
             torch.manual_seed(config.loop.seed)
             model = small_classifier(tokenizer, labels.names)
-            fast = {"learner_epochs": 5, "epochs": 4, "effect_passes": 12, "encoder_rate": 1e-3}
-            fit(model, train, dev, tokenizer=tokenizer, config=replace(config, **fast), output=folder, resume=True)
+            config = replace(config, learner_epochs=5, encoder_rate=1e-3)  # it starts from nothing
+            fit(model, train, dev, tokenizer=tokenizer, config=config, output=folder, resume=True)
     return VATExplainer.from_pretrained(folder)
 
 
@@ -88,7 +88,7 @@ def main() -> None:
     )
     parser.add_argument("--texts", type=int, default=100)
     parser.add_argument("--train-texts", type=int, default=3000, help="of SST-2")
-    parser.add_argument("--effect-windows", type=int, default=1000)
+    parser.add_argument("--effect-windows", type=int, default=FitConfig.effect_windows)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mixed-precision", default="no")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/sst2"))
