@@ -31,7 +31,7 @@ LIBRARIES = ("/numpy/", "~", "<frozen")
 def own_seconds(profile: cProfile.Profile) -> tuple[float, float, dict[str, float]]:
     """Seconds in all and in our own code, and the functions of ours that took most."""
     own: dict[str, float] = {}
-    table: dict[Any, Any] = pstats.Stats(profile).stats  # type: ignore[attr-defined]
+    table: dict[Any, Any] = pstats.Stats(profile).stats  # type: ignore[attr-defined]  # there, but not in typeshed
     total = sum(entry[2] for entry in table.values())
     for (file, _, function), (_, _, seconds, _, callers) in table.items():
         if PACKAGE in file:

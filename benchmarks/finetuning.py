@@ -46,6 +46,7 @@ def fine_tune(
         encoder, num_labels=len(names), id2label=names, label2id=ids
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01)
+    classes = torch.tensor(class_ids(train))
     shuffle = random.Random(seed)
     order = list(range(len(train.examples)))
     total = epochs * -(-len(order) // 32)
@@ -63,7 +64,7 @@ def fine_tune(
         shuffle.shuffle(batches)
         for rows in batches:
             inputs = _inputs(tokenizer, train, rows, max_length)
-            labels = torch.tensor([train.examples[row].label[0] for row in rows])  # type: ignore[index]
+            labels = classes[rows]
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
                 loss = model(**inputs, labels=labels).loss
             optimizer.zero_grad()
@@ -88,8 +89,12 @@ def logits_of(model: torch.nn.Module, tokenizer: Any, data: Dataset, max_length:
 
 def accuracy(logits: torch.Tensor, data: Dataset) -> float:
     """Share of right predictions."""
-    labels = torch.tensor([example.label[0] for example in data.examples])  # type: ignore[index]
-    return (logits.argmax(-1) == labels).float().mean().item()
+    return (logits.argmax(-1) == torch.tensor(class_ids(data))).float().mean().item()
+
+
+def class_ids(data: Dataset) -> list[int]:
+    """The class of every labelled text."""
+    return [example.label[0] for example in data.examples if example.label]
 
 
 def _inputs(tokenizer: Any, data: Dataset, rows: Any, max_length: int) -> Any:

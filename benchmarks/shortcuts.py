@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from finetuning import minilm
+from finetuning import class_ids, minilm
 
 from vat_explain.corpus import Planted, ShortcutKind, plant, splits
 from vat_explain.corpus.model import small_classifier
@@ -50,7 +50,7 @@ def sst2(kind: ShortcutKind, seed: int, folder: Path, limit: int) -> Parts:
     for number, (name, size) in enumerate({"train": limit, "dev": 400, "test": 600}.items()):
         data = load_examples(folder / f"{name}.jsonl", limit=size)
         assert data.labels is not None
-        labels = [data.labels.names[example.label[0]] for example in data.examples]  # type: ignore[index]
+        labels = [data.labels.names[number] for number in class_ids(data)]
         texts = [example.text for example in data.examples]
         parts[name] = plant(texts, labels, kind, seed + number, classes=data.labels.names)
     return parts
