@@ -24,6 +24,9 @@ from vat_export.spec import FORMAT_VERSION, GRAPH, MANIFEST, OPTIONAL, REQUIRED,
 PROVIDERS = ("CUDAExecutionProvider", "CPUExecutionProvider")
 """What runs the graph, best first; those that the installed onnxruntime lacks are left out."""
 
+SLOW_FUSIONS = ("SkipLayerNormFusion", "BiasGeluFusion")
+"""Fusions that ONNX Runtime makes on the CPU although they take longer there than the operators they replace."""
+
 
 class OnnxExplainer(TextExplainer):
     """An exported model: predictions and explanations from one pass, the same records as `VATExplainer`'s.
@@ -224,7 +227,10 @@ def _session(
     try:
         # Weights beside the graph are found by its path.
         return onnxruntime.InferenceSession(
-            data if external is None else str(directory / GRAPH), options, providers=list(providers)
+            data if external is None else str(directory / GRAPH),
+            options,
+            providers=list(providers),
+            disabled_optimizers=SLOW_FUSIONS if providers[0] == "CPUExecutionProvider" else None,
         )
     except Exception as error:  # onnxruntime has many kinds, which share no base
         raise BundleError(f"ONNX Runtime cannot load {directory / GRAPH}: {error}; {REMEDY}") from error
