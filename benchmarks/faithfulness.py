@@ -51,7 +51,6 @@ class Task:
     pair: str | None = None
     rationale: str | None = None
     max_length: int = 128
-    passes: int = 64
     methods: tuple[str, ...] = ALL
     scratch: bool = False
 
@@ -61,9 +60,9 @@ TASKS = {
     "trec": Task(),
     "ag_news": Task(),
     "hatexplain": Task(rationale="rationale"),
-    "imdb_cad": Task(rationale="rationale", max_length=256, passes=30, methods=CHEAP),
-    "eraser_movies": Task(rationale="rationale", max_length=256, passes=30, methods=CHEAP),
-    "chnsenticorp": Task(scratch=True, passes=30, methods=CHEAP),
+    "imdb_cad": Task(rationale="rationale", max_length=256, methods=CHEAP),
+    "eraser_movies": Task(rationale="rationale", max_length=256, methods=CHEAP),
+    "chnsenticorp": Task(scratch=True, methods=CHEAP),
     "esnli": Task(train="dev", dev="test", text="premise", pair="hypothesis"),
 }
 
@@ -129,8 +128,6 @@ def run(name: str, task: Task, options: argparse.Namespace) -> dict[str, Any]:
         started = time.perf_counter()
         config = FitConfig(
             freeze_learner=True,
-            effect_windows=options.effect_windows,
-            effect_passes=task.passes,
             max_length=task.max_length,
             loop=LoopConfig(seed=options.seed, mixed_precision=options.mixed_precision),
         )
@@ -154,7 +151,6 @@ def run(name: str, task: Task, options: argparse.Namespace) -> dict[str, Any]:
     return {
         "accuracy": accuracy(logits, part),
         "train_texts": len(train.examples),
-        "effect_windows": options.effect_windows,
         "seconds": {stage: round(value, 1) for stage, value in seconds.items()},
         **evaluation.to_dict(),
     }
@@ -194,7 +190,6 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+")
     parser.add_argument("--texts", type=int, default=100)
     parser.add_argument("--train-texts", type=int)
-    parser.add_argument("--effect-windows", type=int, default=FitConfig.effect_windows)
     parser.add_argument("--search-budget", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mixed-precision", default="no")

@@ -35,6 +35,7 @@ from vat_explain.vat.compressor import Compressor, CompressorConfig
 from vat_explain.vat.model import VATModel
 from vat_export.onnx import export_onnx
 from vat_export.parts import BATCH_TOKENS
+from vat_export.runtime import SLOW_FUSIONS
 from vat_export.spec import OUTPUTS
 
 SHAPES = {

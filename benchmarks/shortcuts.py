@@ -88,7 +88,6 @@ def main() -> None:
     )
     parser.add_argument("--texts", type=int, default=100)
     parser.add_argument("--train-texts", type=int, default=3000, help="of SST-2")
-    parser.add_argument("--effect-windows", type=int, default=FitConfig.effect_windows)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mixed-precision", default="no")
     parser.add_argument("--data", type=Path, default=Path("../shared/data/sst2"))
@@ -96,7 +95,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results/shortcuts.json"))
     options = parser.parse_args()
     loop = LoopConfig(seed=options.seed, mixed_precision=options.mixed_precision)
-    config = FitConfig(loop=loop, effect_windows=options.effect_windows)
+    config = FitConfig(loop=loop)
     options.work.mkdir(parents=True, exist_ok=True)
     results = json.loads(options.output.read_text()) if options.output.exists() else {}
     for base in options.bases:
@@ -126,7 +125,7 @@ def main() -> None:
             minus_ig = {metric: evaluation.paired["vat"]["ig"][metric] for metric in METRICS}
             share = sum(followed) / len(followed)
             results[name] = {"texts": len(shown), "followed": share, "methods": methods, "vat_minus_ig": minus_ig}
-            results[name]["settings"] = {"seed": options.seed, "effect_windows": options.effect_windows}
+            results[name]["seed"] = options.seed
             write_atomically(options.output, json.dumps(results, indent=1) + "\n")
             print(
                 f"{name}: the shortcut decides {share:.1%} of {len(decided)} test texts; precision@k of {len(shown)}:"

@@ -34,7 +34,6 @@ from vat_explain.text import SpecialTokens, TextEncoder, Window
 from vat_explain.vat.batches import TrainingSet
 from vat_explain.vat.checkpoint import discard
 from vat_explain.vat.compressor import Compressor, CompressorConfig, Copy
-from vat_explain.vat.effects import Effects
 from vat_explain.vat.model import VATModel
 from vat_explain.vat.objectives import (
     FaithfulObjective,
@@ -68,9 +67,8 @@ class FitConfig:
     learner_epochs, epochs : int
         Epochs of the learner in the first round (one in later rounds), and of the compressor in the last round (one
         in earlier ones).
-    effect_windows, effect_passes : int
-        Windows whose tokens' effects are measured, for the compressor to learn from; and most forward passes spent on
-        one of them.
+    compressor_windows : int
+        Most windows of the training texts that the compressor is fitted to; more than these are drawn from.
     learning_rate, encoder_rate : float
         Peak learning rates of heads and of pre-trained encoders.
     max_length : int, optional
@@ -85,9 +83,8 @@ class FitConfig:
     freeze_learner: bool = False
     rounds: int = 1
     learner_epochs: int = 3
-    epochs: int = 8
-    effect_windows: int = 2500
-    effect_passes: int = 64
+    epochs: int = 10
+    compressor_windows: int = 10_000
     learning_rate: float = 1e-3
     encoder_rate: float = 4e-5
     max_length: int | None = None
@@ -193,10 +190,8 @@ class _Plan:
         self.config = config
         self.model = VATModel(learner, Compressor(learner, config.compressor))
         self.judge = copy.deepcopy(learner) if config.judge else None
-        faithful = config.compressor.objective == "faithful"
-        self.sample = data.sample(config.effect_windows, config.loop.seed) if faithful else data
-        self.effects = Effects(self.sample.windows, config.effect_passes) if faithful else None
-        modules = {"model": self.model, "judge": self.judge, "effects": self.effects}
+        self.sample = data.sample(config.compressor_windows, config.loop.seed)
+        modules = {"model": self.model, "judge": self.judge}
         self.modules = {name: module for name, module in modules.items() if module is not None}
 
     def phases(self) -> list[Phase]:
@@ -234,11 +229,8 @@ class _Plan:
         return self._masked_phase(name, self.learner, objective, 1 if number else self.config.learner_epochs)
 
     def _compressor_phase(self, name: str, epochs: int) -> Phase:
-        objective: PaperObjective | FaithfulObjective
-        if self.effects is None:
-            objective = PaperObjective(self.model, self.config.weights)
-        else:
-            objective = FaithfulObjective(self.model, self.config.weights, self.effects)
+        kind = PaperObjective if self.config.compressor.objective == "paper" else FaithfulObjective
+        objective = kind(self.model, self.config.weights)
         compressor = self.model.compressor
         backbone = compressor.backbone
         rates: list[tuple[nn.Module, float]] = [
@@ -255,14 +247,9 @@ class _Plan:
             epochs,
             compressor,
             lambda: fidelity(self.model, self.dev),
-            self._prepare_compressor,
+            lambda: set_reference(self.model, self.data),
             self.sample,
         )
-
-    def _prepare_compressor(self) -> None:
-        set_reference(self.model, self.data)
-        if self.effects is not None:
-            self.effects.measure(self.learner, self.sample, quiet=self.config.loop.quiet)
 
 
 def _tokenizer(

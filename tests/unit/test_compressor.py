@@ -7,9 +7,7 @@ import torch
 
 from tests import tiny
 from tests.unit.test_models import PAIRS, TEXTS, batch
-from vat_explain.models import text_encoder
 from vat_explain.vat.compressor import Compressor, CompressorConfig
-from vat_explain.vat.effects import Effects
 from vat_explain.vat.model import VATModel
 from vat_explain.vat.objectives import (
     FaithfulObjective,
@@ -67,15 +65,8 @@ def loss_of(objective, model, *, multi_label=False):
     return objective({**b, "labels": labels, "rows": torch.arange(2)})
 
 
-def faithful(model, **weights):
-    encoder = text_encoder(tiny.tokenizer(), model.learner)
-    effects = Effects([encoder.encode(*text).windows[0] for text in TEXTS], 64)
-    effects.values.copy_(torch.linspace(-1, 1, len(effects.values)))
-    return FaithfulObjective(model, Weights(**weights), effects)
-
-
 @pytest.mark.parametrize("backbone", ["readout", "copy"])
-@pytest.mark.parametrize("objective", ["effects", "gates", "paper"])
+@pytest.mark.parametrize("objective", ["faithful", "gates", "paper"])
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_every_parameter_of_the_compressor_gets_a_gradient_and_no_other(backbone, objective, multi_label):
     name = "paper" if objective == "paper" else "faithful"
@@ -84,7 +75,7 @@ def test_every_parameter_of_the_compressor_gets_a_gradient_and_no_other(backbone
     if objective == "paper":
         made = PaperObjective(model, Weights())
     else:
-        made = faithful(model, effects=float(objective == "effects"), gates=float(objective == "gates"))
+        made = FaithfulObjective(model, Weights(gates=float(objective == "gates")))
     loss = loss_of(made, model, multi_label=multi_label)
     loss["loss"].backward()
     dead = {name for name, p in model.compressor.named_parameters() if p.requires_grad and p.grad is None}

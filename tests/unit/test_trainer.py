@@ -12,7 +12,6 @@ from vat_explain.errors import TrainingError
 from vat_explain.models import text_encoder
 from vat_explain.vat.batches import TrainingSet
 from vat_explain.vat.compressor import Compressor, CompressorConfig
-from vat_explain.vat.effects import Effects
 from vat_explain.vat.model import VATModel
 from vat_explain.vat.objectives import FaithfulObjective, LearnerObjective, Weights
 from vat_explain.vat.scoring import accuracy, fidelity, set_reference
@@ -55,8 +54,7 @@ class Run:
                     raise Stopped
                 return super().forward(batch)
 
-        effects = Effects(self.data.windows, 64)
-        objective = Counting(self.model, Weights(gates=1.0), effects)
+        objective = Counting(self.model, Weights(gates=1.0))
         self.phases = [
             Phase(
                 "learner",
@@ -73,11 +71,11 @@ class Run:
                 2,
                 self.model.compressor,
                 lambda: fidelity(self.model, self.data),
-                lambda: (set_reference(self.model, self.data), effects.measure(learner, self.data)),
+                lambda: set_reference(self.model, self.data),
             ),
         ]
         config = LoopConfig(batch_size=8, seed=seed, quiet=True, checkpoint_seconds=checkpoint_seconds)
-        self.trainer = Trainer({"model": self.model, "effects": effects}, self.data, config, directory, key)
+        self.trainer = Trainer({"model": self.model}, self.data, config, directory, key)
 
     def __call__(self, *, resume=False):
         self.history = self.trainer.run(self.phases, resume=resume)
@@ -103,7 +101,7 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(uninterrup
     assert_same(Run()().weights, uninterrupted.weights)
     other = Run(seed=1)().weights
     assert not torch.equal(
-        other["compressor.scorer.score.weight"], uninterrupted.weights["compressor.scorer.score.weight"]
+        other["compressor.class_scorer.weight"], uninterrupted.weights["compressor.class_scorer.weight"]
     )
 
 
@@ -173,14 +171,14 @@ def test_the_best_epoch_is_kept_and_training_ends_when_nothing_improves():
     module = run.model.compressor
 
     def score():
-        kept.append(module.scorer.score.weight.detach().clone())
+        kept.append(module.class_scorer.weight.detach().clone())
         return {"score": next(scores)}
 
     old = run.phases[1]
     run.phases = [Phase(old.name, old.objective, old.learning_rates, 9, module, score, old.begin)]
     run()
     assert len(kept) == 4
-    assert torch.equal(module.scorer.score.weight, kept[1])
+    assert torch.equal(module.class_scorer.weight, kept[1])
 
 
 def test_a_loss_that_is_not_finite_stops_the_run():

@@ -130,8 +130,7 @@ def _fit(data: dict[str, Dataset], seed: int, *, quiet: bool) -> VATExplainer:
         loop=LoopConfig(seed=seed, quiet=quiet),
         rounds=1,
         learner_epochs=5,
-        epochs=2,
-        effect_passes=12,
+        epochs=4,
         learning_rate=1e-3,
         encoder_rate=1e-3,
     )

@@ -20,6 +20,9 @@ from vat_explain.vat.bottleneck import gaussian_information
 Objective = Literal["faithful", "paper"]
 Backbone = Literal["readout", "copy"]
 
+TEMPERATURE = 0.1
+"""Probability by which tokens must differ in effect for their shares to differ by a factor of e."""
+
 MAX_KEEP = 0.993
 """Upper bound of the keep rate of the paper objective, so that its information stays finite."""
 
@@ -59,7 +62,7 @@ class CompressorOutput:
     Attributes
     ----------
     scores : Tensor, shape [batch, tokens]
-        Class-free score: log-odds that a token is kept, up to a constant of the text.
+        Class-free score, up to a constant of the text; its softmax are the shares.
     importance : Tensor, shape [batch, tokens]
         Softmax of the scores over the scored tokens: shares of 1.
     class_importance : Tensor, shape [batch, tokens, classes]
@@ -81,7 +84,7 @@ class Block(nn.Module):
         self.query_key_value = nn.Linear(width, 3 * width)
         self.attention_output = nn.Linear(width, width)
         self.feed_forward = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width)
         )
         self.dropout = nn.Dropout(dropout)
 
@@ -126,19 +129,6 @@ class Copy(nn.Module):
         """Return features [batch, tokens, width] of word embeddings [batch, tokens, embedding_size]."""
         features: Tensor = self.readout(self.encoder(embeddings, attention_mask, type_ids))
         return features
-
-
-class KeepScore(nn.Module):
-    """Scores of the faithful objective: one linear layer, log-odds that a token is kept."""
-
-    def __init__(self, config: CompressorConfig) -> None:
-        super().__init__()
-        self.score = nn.Linear(config.width, 1, bias=False)  # scores count up to a constant
-
-    def forward(self, features: Tensor, states: Tensor, scorable: Tensor) -> Tensor:
-        """Return scores [batch, tokens] of features [batch, tokens, width]."""
-        scores: Tensor = self.score(features).squeeze(-1)
-        return scores
 
 
 @dataclass(frozen=True)
@@ -190,7 +180,7 @@ class InformationScore(nn.Module):
         return Bottleneck(attention, keep, information)
 
     def forward(self, features: Tensor, states: Tensor, scorable: Tensor) -> Tensor:
-        """Return scores [batch, tokens] of features [batch, tokens, width]."""
+        """Return scores [batch, tokens] of features [batch, tokens, width] and states [batch, tokens, hidden_size]."""
         return self.bottleneck(features, states, scorable).information.clamp(min=1e-12).log()
 
 
@@ -219,9 +209,7 @@ class Compressor(nn.Module):
         self.blocks = nn.ModuleList(Block(config.width, config.heads, config.dropout) for _ in range(config.depth))
         self.dropout = nn.Dropout(config.dropout)
         self.norm = nn.LayerNorm(config.width)
-        self.scorer: KeepScore | InformationScore = (
-            InformationScore(classifier, config) if config.objective == "paper" else KeepScore(config)
-        )
+        self.scorer = InformationScore(classifier, config) if config.objective == "paper" else None
         self.class_scorer = nn.Linear(config.width, classifier.num_labels, bias=False)
         uniform = torch.full((classifier.num_labels,), 1 / classifier.num_labels)
         self.register_buffer("reference", uniform)
@@ -272,14 +260,18 @@ class Compressor(nn.Module):
     def score(
         self, features: Tensor, pass_: ClassifierOutput, probabilities: Tensor, scorable: Tensor
     ) -> CompressorOutput:
-        """Score the tokens by their features [batch, tokens, width]; other parameters as for `forward`."""
-        scores = self.scorer(features, pass_.states[-1], scorable)
+        """Score the tokens by their features [batch, tokens, width]; other parameters as for `forward`.
+
+        The class-free scores of the faithful objective are the parts of the likeliest class.
+        """
         parts = self.class_scorer(features).masked_fill(~scorable.unsqueeze(-1), 0)
-        return CompressorOutput(
-            scores.masked_fill(~scorable, 0),
-            masked_softmax(scores, scorable),
-            complete(parts, probabilities - self.reference, scorable),
-        )
+        parts = complete(parts, probabilities - self.reference, scorable)
+        if self.scorer is None:
+            likeliest = probabilities.argmax(-1)[:, None, None].expand(-1, parts.shape[1], 1)
+            scores = parts.gather(2, likeliest).squeeze(2) / TEMPERATURE
+        else:
+            scores = self.scorer(features, pass_.states[-1], scorable)
+        return CompressorOutput(scores.masked_fill(~scorable, 0), masked_softmax(scores, scorable), parts)
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:

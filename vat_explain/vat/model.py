@@ -19,7 +19,7 @@ class VATOutput:
     ----------
     logits, probabilities : Tensor, shape [batch, classes]
     scores : Tensor, shape [batch, tokens]
-        Class-free log-odds, up to a constant of the text.
+        Class-free, up to a constant of the text.
     importance : Tensor, shape [batch, tokens]
         Shares that sum to 1 over the scored tokens.
     class_importance : Tensor, shape [batch, tokens, classes]

@@ -17,7 +17,6 @@ from vat_explain.vat.bottleneck import (
     keep_probabilities,
 )
 from vat_explain.vat.compressor import CompressorOutput, InformationScore
-from vat_explain.vat.effects import Effects
 from vat_explain.vat.model import VATModel
 
 
@@ -27,36 +26,30 @@ class Weights:
 
     Attributes
     ----------
-    effects : float
-        Of the comparison with the measured effects of the tokens.
+    class_scores : float
+        Of the regression of the signed class scores.
+    pairs : int
+        Pairs of token sets that it is done on, for each row in each step; two forward passes each.
     gates : float
         Of the bottleneck at the input embeddings: the next two terms and the one that keeps the prediction.
     complement : float
         Of the term that wants the removed tokens to leave no evidence.
     information : float
         Of the bound on the information that passes; reached linearly over the first fifth of the steps.
-    class_scores : float
-        Of the regression of the signed class scores.
-    class_share : float
-        Share of the rows that it is done for in a step.
     low, high : float
         Range of the sampled budgets: shares of the tokens that are kept.
     temperature : float
         Of the relaxed gates.
-    sharpness : float
-        Measured effects are compared after a softmax of this temperature.
     """
 
-    effects: float = 1.0
+    class_scores: float = 10.0
+    pairs: int = 1
     gates: float = 0.0
     complement: float = 0.5
     information: float = 0.1
-    class_scores: float = 1.0
-    class_share: float = 0.25
     low: float = 0.05
     high: float = 0.6
     temperature: float = 0.5
-    sharpness: float = 0.1
 
 
 def task_loss(classifier: Classifier, logits: Tensor, labels: Tensor) -> Tensor:
@@ -185,7 +178,7 @@ class CompressorObjective(Objective):
     def terms(
         self, features: Tensor, states: Tensor, output: CompressorOutput, p: Tensor, embeddings: Tensor, batch: Batch
     ) -> dict[str, Tensor]:
-        """Return the weighted terms of the class-free scores."""
+        """Return the weighted terms besides the class scores."""
         raise NotImplementedError
 
     def information_weight(self) -> Tensor:
@@ -193,49 +186,33 @@ class CompressorObjective(Objective):
         return self.weights.information * (self.progress / 0.2).clamp(max=1)
 
     def _class_scores(self, output: CompressorOutput, p: Tensor, embeddings: Tensor, batch: Batch) -> Tensor:
-        rows = slice(0, max(1, round(len(p) * self.weights.class_share)))
-        part = {name: tensor[rows] for name, tensor in batch.items()}
-        scorable = part["scorable"]
+        scorable = batch["scorable"]
         proper = (scorable.sum(1) > 1).to(p.dtype)
-        kept = shapley_coalition(scorable)
         losses = []
-        for chosen in (kept, scorable & ~kept):  # paired: a set and its complement
-            with torch.no_grad():
-                keep = (chosen | ~scorable).to(p.dtype)
-                value = self.model.learner.probabilities(run_masked(self.model.learner, embeddings[rows], keep, part))
-            parts = (output.class_importance[rows] * chosen.unsqueeze(-1)).sum(1)
-            error = (value - self.model.compressor.reference - parts).square().sum(-1)
-            losses.append((error * proper).sum() / proper.sum().clamp(min=1))
+        for _ in range(self.weights.pairs):
+            kept = shapley_coalition(scorable)
+            for chosen in (kept, scorable & ~kept):  # paired: a set and its complement
+                with torch.no_grad():
+                    keep = (chosen | ~scorable).to(p.dtype)
+                    value = self.model.learner.probabilities(run_masked(self.model.learner, embeddings, keep, batch))
+                parts = (output.class_importance * chosen.unsqueeze(-1)).sum(1)
+                error = (value - self.model.compressor.reference - parts).square().sum(-1)
+                losses.append((error * proper).sum() / proper.sum().clamp(min=1))
         return torch.stack(losses).mean()
 
 
 class FaithfulObjective(CompressorObjective):
-    """Rank tokens by what they do to the prediction, and keep it with few tokens at every budget.
+    """Tell what each token does to the prediction; the class scores, from which the class-free ones follow.
 
-    The first term compares the scores with the measured effects (`Effects`). The others are a bottleneck with gates
-    at the input embeddings: for a sampled budget the tokens kept must give the learner's prediction, and the tokens
-    left out that of an empty text; the bound keeps the gates near the budget.
-
-    Parameters
-    ----------
-    model, weights
-        As for `CompressorObjective`.
-    effects : Effects
-        Of the tokens of the training texts.
+    With weight, a bottleneck of gates at the input embeddings joins: for a sampled budget the tokens kept must give the
+    learner's prediction, and the tokens left out that of an empty text; the bound keeps the gates near the budget.
     """
-
-    def __init__(self, model: VATModel, weights: Weights, effects: Effects) -> None:
-        super().__init__(model, weights)
-        self.effects = effects
 
     def terms(
         self, features: Tensor, states: Tensor, output: CompressorOutput, p: Tensor, embeddings: Tensor, batch: Batch
     ) -> dict[str, Tensor]:
-        """Return the terms effects, and with gates keep, complement and information."""
-        w, scorable = self.weights, batch["scorable"]
-        measured = self.effects(batch["rows"], scorable.shape[1])
-        terms = {"effects": w.effects * listwise_divergence(output.scores, measured / w.sharpness, scorable)}
-        return terms | (self._gate_terms(output, p, embeddings, batch) if w.gates else {})
+        """Return the terms keep, complement and information of the gates, if they have weight."""
+        return self._gate_terms(output, p, embeddings, batch) if self.weights.gates else {}
 
     def _gate_terms(self, output: CompressorOutput, p: Tensor, embeddings: Tensor, batch: Batch) -> dict[str, Tensor]:
         w, scorable = self.weights, batch["scorable"]
@@ -314,14 +291,6 @@ def compressed_prediction(
     noisy = keep * states + (1 - keep) * noise
     logits: Tensor = scorer.predict((bottleneck.attention.unsqueeze(-1) * noisy).sum(1))
     return logits.float(), bottleneck.information
-
-
-def listwise_divergence(scores: Tensor, wanted: Tensor, scorable: Tensor) -> Tensor:
-    """Cross-entropy of softmax(wanted) and softmax(scores) over the scored tokens (ListNet, Cao et al., ICML 2007)."""
-    lowest = torch.finfo(torch.float32).min
-    p = wanted.masked_fill(~scorable, lowest).softmax(-1)
-    log_q = scores.float().masked_fill(~scorable, lowest).log_softmax(-1).masked_fill(~scorable, 0)
-    return -(p * log_q).sum(-1).mean()
 
 
 def shapley_coalition(scorable: Tensor) -> Tensor:
