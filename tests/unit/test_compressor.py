@@ -7,7 +7,7 @@ import torch
 
 from tests import tiny
 from tests.unit.test_models import PAIRS, TEXTS, batch
-from vat_explain.vat.compressor import Compressor, CompressorConfig
+from vat_explain.vat.compressor import TEMPERATURE, Compressor, CompressorConfig
 from vat_explain.vat.model import VATModel
 from vat_explain.vat.objectives import (
     FaithfulObjective,
@@ -43,6 +43,19 @@ def test_one_pass_predicts_and_explains(architecture, backbone, objective):
         torch.testing.assert_close(total, output.probabilities)
         embedded = model(model.learner.embed(b["input_ids"]), b["attention_mask"], b["token_type_ids"], b["scorable"])
         torch.testing.assert_close(embedded.importance, output.importance, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("multi_label", [False, True])
+@torch.no_grad()
+def test_class_free_scores_are_those_of_the_likeliest_class(multi_label):
+    model = vat_model(classes=4, multi_label=multi_label)
+    b = batch(model.learner, TEXTS)
+    output = model(b["input_ids"], b["attention_mask"])
+    for row, likeliest in enumerate(output.probabilities.argmax(-1).tolist()):
+        scored = b["scorable"][row]
+        parts = output.class_importance[row, scored, likeliest]
+        torch.testing.assert_close(output.scores[row, scored] * TEMPERATURE, parts)
+        torch.testing.assert_close(output.importance[row, scored], (parts / TEMPERATURE).softmax(-1))
 
 
 @pytest.mark.parametrize("backbone", ["readout", "copy"])
