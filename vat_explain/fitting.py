@@ -68,7 +68,7 @@ class FitConfig:
         Epochs of the learner in the first round (one in later rounds), and of the compressor in the last round (one
         in earlier ones).
     compressor_windows : int
-        Most windows of the training texts that the compressor is fitted to; more than these are drawn from.
+        Most windows of the training texts that the compressor is fitted to; drawn at random where there are more.
     learning_rate, encoder_rate : float
         Peak learning rates of heads and of pre-trained encoders.
     max_length : int, optional
