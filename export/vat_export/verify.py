@@ -95,23 +95,26 @@ def compare_precisions(exact: OnnxExplainer, approximate: OnnxExplainer, samples
     Returns
     -------
     dict
-        Share of equal labels, Spearman correlation of importances (mean and 5th percentile over texts), shared tokens
-        among the five most important, and how far an explanation moves with the texts in its batch.
+        Share of equal labels; Spearman correlation of importances (mean and 5th percentile) and shared tokens among the
+        five most important, over the texts with equal labels, since others explain another prediction; and how far an
+        explanation moves with the texts in its batch.
     """
     same, correlations, overlaps = [], [], []
     for batch in _text_batches(exact, samples):
         one, other = _forward(exact, batch), _forward(approximate, batch)
-        same += list(_same_labels(exact, one[0], other[0]))
-        for row, scored in enumerate(batch["scorable"]):
+        alike = _same_labels(exact, one[0], other[0])
+        same += list(alike)
+        for row in np.flatnonzero(alike):
+            scored = batch["scorable"][row]
             left, right = one[1][row][scored], other[1][row][scored]
             correlations.append(spearman(left, right))
             overlaps.append(_overlap(left, right))
     return {
         "texts": len(samples),
         "label_agreement": float(np.mean(same)),
-        "spearman_mean": float(np.mean(correlations)),
-        "spearman_p5": float(np.percentile(correlations, 5)),
-        "top_5_overlap": float(np.mean(overlaps)),
+        "spearman_mean": float(np.mean(correlations or [0.0])),
+        "spearman_p5": float(np.percentile(correlations or [0.0], 5)),
+        "top_5_overlap": float(np.mean(overlaps or [0.0])),
         "batch_mates": batch_mates(approximate, samples),
     }
 

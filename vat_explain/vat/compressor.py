@@ -262,16 +262,19 @@ class Compressor(nn.Module):
     ) -> CompressorOutput:
         """Score the tokens by their features [batch, tokens, width]; other parameters as for `forward`.
 
-        The class-free scores of the faithful objective are the parts of the likeliest class.
+        The class-free scores of the faithful objective are the parts of the likeliest class, up to a constant.
         """
         parts = self.class_scorer(features).masked_fill(~scorable.unsqueeze(-1), 0)
-        parts = complete(parts, probabilities - self.reference, scorable)
         if self.scorer is None:
             likeliest = probabilities.argmax(-1)[:, None, None].expand(-1, parts.shape[1], 1)
             scores = parts.gather(2, likeliest).squeeze(2) / TEMPERATURE
         else:
             scores = self.scorer(features, pass_.states[-1], scorable)
-        return CompressorOutput(scores.masked_fill(~scorable, 0), masked_softmax(scores, scorable), parts)
+        return CompressorOutput(
+            scores.masked_fill(~scorable, 0),
+            masked_softmax(scores, scorable),
+            complete(parts, probabilities - self.reference, scorable),
+        )
 
 
 def masked_softmax(scores: Tensor, mask: Tensor) -> Tensor:
