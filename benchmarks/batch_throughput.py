@@ -1,6 +1,6 @@
 """Texts a second of `vat_export.batch`, Parquet to Parquet, beside the same loop in torch and integrated gradients.
 
-    python benchmarks/batch_throughput.py [BUNDLE] [--parts torch ig fp32 int8 ray memory] [--texts 20000] [--threads 1]
+    python benchmarks/batch_throughput.py [BUNDLE] [--parts torch ig fp32 int8 ray memory] [--texts 20000] [--cores 1]
 
 torch   the texts in the order of the file, 32 at a time, padded to their longest
 ig      integrated gradients with 50 steps, extrapolated from --ig texts
@@ -9,8 +9,9 @@ int8    the same, quantised
 ray     one actor on this machine beside one process, each with one thread
 memory  peak memory of a tiny model's job for each number of --rows short texts
 
-Parts may be run one by one: figures of the same texts, bundle and threads are gathered in one file. Everything but Ray
-is held to --threads cores. The texts are those of ag_news and sst2 in random order.
+Parts may be run one by one: figures of the same texts, bundle and cores are gathered in one file. Everything but Ray is
+held to --cores cores, which torch uses as threads of one process, its default, and a job as processes of one thread
+each. The texts are those of ag_news and sst2 in random order.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from vat_explain.data import load_examples
 from vat_explain.explainer import VATExplainer
 from vat_explain.files import write_atomically
 from vat_explain.text import collate
+from vat_export.batch import PART_ROWS
 from vat_export.onnx import export_onnx
 
 PARTS = ("torch", "ig", "fp32", "int8", "ray", "memory")
@@ -59,11 +61,14 @@ def timed(*arguments):
     finally:
         inside += time.perf_counter() - began
 onnxruntime.InferenceSession.run = timed
-summary = explain_files(*sys.argv[1:4], engine=sys.argv[4], quiet=False)
+workers, part_rows = map(int, sys.argv[5:])
+summary = explain_files(*sys.argv[1:4], engine=sys.argv[4], workers=workers, part_rows=part_rows, quiet=False)
 peak = next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
 assert "torch" not in sys.modules and not summary.rejected
-print(json.dumps({"rows": summary.rows, "seconds": summary.seconds, "rate": summary.rows / summary.seconds,
-                  "share_outside_session": 1 - inside / summary.seconds, "peak_mb": int(peak) / 1024}))
+figures = {"rows": summary.rows, "seconds": summary.seconds, "rate": summary.rows / summary.seconds}
+if inside:  # sessions run in this process
+    figures |= {"share_outside_session": 1 - inside / summary.seconds, "peak_mb": int(peak) / 1024}
+print(json.dumps(figures))
 """
 
 
@@ -109,10 +114,13 @@ def integrated_gradients(bundle: Path, texts: list[str]) -> dict[str, float]:
     return {"rows": len(texts), "seconds": seconds, "rate": len(texts) / seconds}
 
 
-def job(export: Path, source: Path, engine: str = "local", cores: set[int] | None = None) -> dict[str, Any]:
-    """Run a job in its own process; return what it measured."""
+def job(
+    export: Path, source: Path, engine: str = "local", cores: set[int] | None = None, workers: int = 1
+) -> dict[str, Any]:
+    """Run a job in its own process; return what it measured. Several workers get small parts, to end together."""
+    part_rows = PART_ROWS if workers == 1 else PART_ROWS // 4
     with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-c", JOB, export, source, f"{out}/out", engine]
+        command = [sys.executable, "-c", JOB, export, source, f"{out}/out", engine, workers, part_rows]
         hold: Callable[[], object] | None = None if cores is None else lambda: os.sched_setaffinity(0, cores)
         done = subprocess.run([*map(str, command)], check=True, stdout=subprocess.PIPE, text=True, preexec_fn=hold)
     measured: dict[str, Any] = json.loads(done.stdout)
@@ -149,18 +157,18 @@ def main() -> None:
     parser.add_argument("bundle", type=Path, nargs="?", default=here / "work" / "sst2" / "frozen")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--texts", type=int, default=20_000)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--data", type=Path, default=here.parents[1] / "shared" / "data")
     parser.add_argument("--ig", type=int, default=40, help="texts for integrated gradients")
     parser.add_argument("--rows", type=int, nargs="+", default=[20_000, 1_000_000], help="for the part memory")
     parser.add_argument("--output", type=Path, default=here / "results" / "batch_throughput.json")
     options = parser.parse_args()
     cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, sorted(cores)[: options.threads])
-    torch.set_num_threads(options.threads)
+    os.sched_setaffinity(0, sorted(cores)[: options.cores])
+    torch.set_num_threads(options.cores)
     texts = gather(options.data, options.texts)
     bundle = VATExplainer.from_pretrained(options.bundle).origin.provenance["bundle"]
-    setup = {"bundle": bundle, "texts": len(texts), "threads": options.threads}
+    setup = {"bundle": bundle, "texts": len(texts), "cores": options.cores}
     earlier = json.loads(options.output.read_text()) if options.output.exists() else {}
     results = earlier if earlier.get("setup") == setup else {"setup": setup}
     with tempfile.TemporaryDirectory() as name:
@@ -175,8 +183,8 @@ def main() -> None:
         measure: dict[str, Callable[[], dict[str, Any]]] = {
             "torch": lambda: torch_loop(options.bundle, source),
             "ig": lambda: integrated_gradients(options.bundle, texts[: options.ig]),
-            "fp32": lambda: job(export("fp32"), source),
-            "int8": lambda: job(export("int8"), source),
+            "fp32": lambda: job(export("fp32"), source, workers=options.cores),
+            "int8": lambda: job(export("int8"), source, workers=options.cores),
             "ray": lambda: beside_ray(export("fp32"), source, cores),
             "memory": lambda: memory(folder, texts, options.rows),
         }
