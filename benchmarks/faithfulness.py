@@ -29,7 +29,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 from vat_explain.corpus.tokenizer import build_tokenizer
 from vat_explain.data import Dataset, load_examples
-from vat_explain.evaluation import Settings, evaluate
+from vat_explain.evaluation import Evaluation, Settings, evaluate
 from vat_explain.explainer import VATExplainer
 from vat_explain.files import write_atomically
 from vat_explain.fitting import FitConfig, fit
@@ -38,7 +38,9 @@ from vat_explain.vat.trainer import LoopConfig
 CHEAP = ("vat", "ig", "leave-one-out", "grad-x-input", "grad-l2", "attention", "random")
 ALL = (*CHEAP, "vat-class", "rollout", "ig-pad", "ig-zero", "deeplift", "gradient-shap", "occlusion", "lime")
 ALL += ("kernel-shap", "shapley-sampling")
+RIVALS = ("ig", "leave-one-out", "lime", "kernel-shap", "grad-x-input", "grad-l2", "attention")
 SHOWN = [f"{name}_{operator}" for operator in ("mask", "delete") for name in ("comprehensiveness", "sufficiency")]
+EXTRA = ("normalised_comprehensiveness_mask", "normalised_sufficiency_mask", "auprc")  # where there are any
 
 
 @dataclass(frozen=True)
@@ -152,18 +154,31 @@ def run(name: str, task: Task, options: argparse.Namespace) -> dict[str, Any]:
         "accuracy": accuracy(logits, part),
         "train_texts": len(train.examples),
         "seconds": {stage: round(value, 1) for stage, value in seconds.items()},
+        "versus_best": versus_best(evaluation),
         **evaluation.to_dict(),
     }
+
+
+def versus_best(evaluation: Evaluation) -> dict[str, Any]:
+    """The best of the rivals in each metric, and the paired difference of VAT to it with its interval."""
+    found = {}
+    for metric in SHOWN:
+        sign = 1 if metric.startswith("comprehensiveness") else -1
+        rivals = [method for method in RIVALS if method in evaluation.methods]
+        best = max(rivals, key=lambda method: sign * evaluation.methods[method][metric]["mean"])
+        found[metric] = {"best": best, "vat_minus_best": evaluation.paired["vat"][best][metric]}
+    return found
 
 
 def table(results: dict[str, Any]) -> str:
     """CSV: data set, method, passes and the metrics with their intervals."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["data", "method", "passes", *(f"{m} {part}" for m in SHOWN for part in ("mean", "low", "high"))])
+    columns = [(metric, part) for metric in (*SHOWN, *EXTRA) for part in ("mean", "low", "high")]
+    writer.writerow(["data", "method", "passes", *map(" ".join, columns)])
     for name, result in results.items():
         for method, scores in result["methods"].items():
-            cells = [f"{scores[metric][part]:.4f}" for metric in SHOWN for part in ("mean", "low", "high")]
+            cells = [f"{scores[metric][part]:.4f}" if metric in scores else "" for metric, part in columns]
             writer.writerow([name, method, f"{scores['forwards_per_text']:.2f}", *cells])
     return stream.getvalue()
 
@@ -208,8 +223,11 @@ def main() -> None:
         plot(results, path.with_suffix(".svg"))
         print(f"{name}: accuracy {results[name]['accuracy']:.3f}, seconds {results[name]['seconds']}")
         for method, scores in results[name]["methods"].items():
-            figures = "  ".join(f"{scores[metric]['mean']:+.3f}" for metric in SHOWN)
+            figures = "  ".join(f"{scores[metric]['mean']:+.3f}" for metric in (*SHOWN, *EXTRA) if metric in scores)
             print(f"  {method:20} {scores['forwards_per_text']:7.1f} passes  {figures}")
+        for metric, entry in results[name]["versus_best"].items():
+            low, mean, high = (entry["vat_minus_best"][part] for part in ("low", "mean", "high"))
+            print(f"  VAT minus {entry['best']}, {metric}: {mean:+.3f} [{low:+.3f}, {high:+.3f}]")
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import nn
 
+from vat_explain.text import SpecialTokens
+from vat_explain.vat.batches import leave_out
 from vat_explain.vat.compressor import CompressorOutput, complete
 from vat_explain.vat.objectives import FaithfulObjective, Weights, shapley_coalition
 
@@ -19,6 +21,7 @@ class Interacting(nn.Module):
     """Stands in for a classifier: tokens count alone, and two of them more together."""
 
     task = "single_label"
+    special = SpecialTokens(mask=None, pad=0, fixed=frozenset())
 
     def embed(self, ids):
         return torch.tensor([0.0, 1.0, 2.0, -1.5, 0.5, 0.0]).repeat(len(ids), 1)[..., None]
@@ -90,7 +93,7 @@ def shapley(learner):
 def test_parts_that_minimise_the_loss_are_the_shapley_values(pairs):
     torch.manual_seed(0)
     model = Model()
-    objective = FaithfulObjective(model, Weights(pairs=pairs))
+    objective = FaithfulObjective(model, Weights(pairs=pairs, left_out=0.0))
     rows = 512
     batch = {
         "input_ids": torch.zeros(rows, 6, dtype=torch.long),
@@ -123,3 +126,38 @@ def test_sizes_of_coalitions_follow_the_shapley_kernel():
     kernel = torch.tensor([0, 1 / 4, 1 / 6, 1 / 6, 1 / 4, 0])
     torch.testing.assert_close(shares, kernel / kernel.sum(), atol=0.015, rtol=0)
     assert (chosen[:, :5].float().mean(0) - 0.5).abs().max() < 0.02
+
+
+def test_left_out_tokens_make_shorter_rows_of_the_same_tokens_in_their_order():
+    torch.manual_seed(0)
+    lengths = torch.randint(3, 12, (400,))  # with a special token at each end
+    place = torch.arange(12).expand(400, -1)
+    there = place < lengths[:, None]
+    batch = {
+        "input_ids": torch.where(there, place + 100, 0),
+        "attention_mask": there.long(),
+        "token_type_ids": (there & (place > 5)).long(),
+        "scorable": there & (place > 0) & (place < lengths[:, None] - 1),
+        "labels": torch.arange(400),
+        "rows": torch.arange(400),
+    }
+    out = leave_out(batch, 0.5, pad_id=7)
+    kept = 0
+    for row in range(400):
+        count = int(out["attention_mask"][row].sum())
+        ids = out["input_ids"][row, :count] - 100
+        assert (ids.diff() > 0).all()
+        assert ids[[0, -1]].tolist() == [0, lengths[row] - 1]  # special tokens stay
+        assert out["scorable"][row].sum() == count - 2 >= 1
+        assert (out["input_ids"][row, count:] == 7).all()
+        assert not out["attention_mask"][row, count:].any()
+        torch.testing.assert_close(out["token_type_ids"][row, :count], (ids > 5).long())
+        kept += count - 2
+    assert out["input_ids"].shape[1] == out["attention_mask"].sum(1).max()
+    assert 0.7 < kept / (lengths - 2).sum() < 0.8  # a quarter goes on average, less where one token is all
+    torch.testing.assert_close(out["labels"], batch["labels"])
+    whole = leave_out(batch, 0.0, pad_id=0)
+    assert all(
+        torch.equal(whole[name][:, : int(lengths.max())], batch[name][:, : int(lengths.max())])
+        for name in ("input_ids", "scorable")
+    )

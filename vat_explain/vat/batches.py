@@ -47,6 +47,35 @@ class TrainingSet:
         return {name: tensor.to(device) for name, tensor in tensors.items()}
 
 
+def leave_out(batch: Batch, highest: float, pad_id: int) -> dict[str, Tensor]:
+    """Delete scored tokens at random, which makes new texts of known ones; one of each row always stays.
+
+    Parameters
+    ----------
+    batch : Batch
+    highest : float
+        The rate of each row is drawn uniformly between 0 and this.
+    pad_id : int
+
+    Returns
+    -------
+    dict of str to Tensor
+        The batch without these tokens, as short as its longest row is then.
+    """
+    scorable = batch["scorable"]
+    draw = torch.rand(scorable.shape, device=scorable.device)
+    rate = highest * torch.rand(len(scorable), 1, device=scorable.device)
+    stay = draw >= torch.minimum(rate, draw.masked_fill(~scorable, 0).amax(1, keepdim=True))
+    stay = (stay | ~scorable) & batch["attention_mask"].bool()
+    order = stay.int().argsort(dim=1, descending=True, stable=True)[:, : int(stay.sum(1).max())]
+    shorter = {name: batch[name].gather(1, order) for name in ("input_ids", "token_type_ids", "scorable")}
+    there = stay.gather(1, order)
+    shorter["input_ids"] = shorter["input_ids"].masked_fill(~there, pad_id)
+    shorter["token_type_ids"] = shorter["token_type_ids"].masked_fill(~there, 0)
+    shorter["scorable"] = shorter["scorable"] & there
+    return {**batch, **shorter, "attention_mask": there.to(batch["attention_mask"].dtype)}
+
+
 def run_masked(classifier: Classifier, embeddings: Tensor, keep: Tensor, batch: Batch) -> Tensor:
     """Return the logits [batch, classes] for embeddings of which `keep` [batch, tokens] tells what stays."""
     masked = classifier.mask_inputs(embeddings, keep)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from vat_explain.models import MULTI_LABEL, Classifier
-from vat_explain.vat.batches import Batch, run_masked
+from vat_explain.vat.batches import Batch, leave_out, run_masked
 from vat_explain.vat.bottleneck import (
     bernoulli_divergence,
     binary_concrete,
@@ -30,6 +30,8 @@ class Weights:
         Of the regression of the signed class scores.
     pairs : int
         Pairs of token sets that it is done on, for each row in each step; two forward passes each.
+    left_out : float
+        Highest rate at which tokens are deleted from the rows of a step, so that every epoch brings new texts.
     gates : float
         Of the bottleneck at the input embeddings: the next two terms and the one that keeps the prediction.
     complement : float
@@ -44,6 +46,7 @@ class Weights:
 
     class_scores: float = 10.0
     pairs: int = 1
+    left_out: float = 0.5
     gates: float = 0.0
     complement: float = 0.5
     information: float = 0.1
@@ -207,6 +210,10 @@ class FaithfulObjective(CompressorObjective):
     With weight, a bottleneck of gates at the input embeddings joins: for a sampled budget the tokens kept must give the
     learner's prediction, and the tokens left out that of an empty text; the bound keeps the gates near the budget.
     """
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Return the loss and its terms, on rows with tokens left out: the learner itself tells what these decide."""
+        return super().forward(leave_out(batch, self.weights.left_out, self.model.learner.special.pad))
 
     def terms(
         self, features: Tensor, states: Tensor, output: CompressorOutput, p: Tensor, embeddings: Tensor, batch: Batch
