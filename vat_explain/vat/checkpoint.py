@@ -17,7 +17,7 @@ from torch import Tensor
 
 from vat_explain.errors import TrainingError
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -30,8 +30,6 @@ class Position:
         Number of the phase, of the epoch in it, and of the next step in that.
     best_score
         Best development score of the phase so far.
-    stale
-        Epochs since then.
     finished
         Whether the phase is over, its best state restored.
     """
@@ -40,7 +38,6 @@ class Position:
     epoch: int = 0
     step: int = 0
     best_score: float | None = None
-    stale: int = 0
     finished: bool = False
 
 
@@ -133,8 +130,8 @@ def load_state(directory: Path, key: str) -> State | None:
         ) from error
     if record["format"] != FORMAT or record["key"] != key:
         raise TrainingError(
-            f"the checkpoint in {directory} belongs to other data or settings; resume with those of the interrupted "
-            "run, or delete it and start anew"
+            f"the checkpoint in {directory} belongs to other data or settings, or to another version; resume with those of the "
+            "interrupted run, or delete it and start anew"
         )
     return State(Position(**record["position"]), tensors, record["history"], record["scalars"])
 

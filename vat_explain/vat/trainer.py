@@ -32,7 +32,7 @@ class Phase:
     learning_rates : sequence of (Module or Parameter, float)
         What is trained, with its peak learning rate; all else is frozen.
     epochs : int
-        At most.
+        All are run: the best score is often the last, when the learning rate has come down.
     kept : Module
         What the phase is for: its state at the best development score is what remains.
     score : callable, optional
@@ -41,8 +41,6 @@ class Phase:
         Called once before the first step.
     data : TrainingSet, optional
         What to train on, if not on all.
-    patience : int
-        Epochs without improvement after which the phase ends.
     """
 
     name: str
@@ -53,7 +51,6 @@ class Phase:
     score: Callable[[], dict[str, float]] | None = None
     begin: Callable[[], None] | None = None
     data: TrainingSet | None = None
-    patience: int = 2
 
 
 @dataclass(frozen=True)
@@ -187,13 +184,11 @@ class Trainer:
                     group["lr"] = rate * _schedule(share, self.config.warmup, 1 / max(total, 1))
                 figures = self._step(objective, prepared, data.batch(epochs[epoch][step], self.device))
                 bar.advance(1, **figures)
-                self.state.position = Position(number, epoch, step + 1, position.best_score, position.stale)
+                self.state.position = Position(number, epoch, step + 1, position.best_score)
                 if step + 1 < len(epochs[epoch]):
                     self._checkpoint(optimizer=prepared)
-            ended = self._end_epoch(phase, number, epoch)
+            self._end_epoch(phase, number, epoch)
             position = self.state.position
-            if ended:
-                break
             self._checkpoint(optimizer=prepared)
         if phase.score is not None:
             phase.kept.load_state_dict(self.state.group("best."))
@@ -217,10 +212,10 @@ class Trainer:
         optimizer.step()
         return {name: value.item() for name, value in terms.items()}
 
-    def _end_epoch(self, phase: Phase, number: int, epoch: int) -> bool:
-        """Score the epoch, keep the state if it is the best, and tell whether the phase is over."""
+    def _end_epoch(self, phase: Phase, number: int, epoch: int) -> None:
+        """Score the epoch, and keep the state if it is the best."""
         position = self.state.position
-        best, stale = position.best_score, position.stale
+        best = position.best_score
         if phase.score is not None:
             was_training = phase.objective.training
             phase.objective.eval()
@@ -229,12 +224,9 @@ class Trainer:
             self.state.history.append({"phase": phase.name, "epoch": epoch + 1, **figures})
             score = next(iter(figures.values()))
             if best is None or score > best:
-                best, stale = score, 0
+                best = score
                 self.state.put("best.", {k: v.clone() for k, v in phase.kept.state_dict().items()})
-            else:
-                stale += 1
-        self.state.position = Position(number, epoch + 1, 0, best, stale)
-        return stale >= phase.patience
+        self.state.position = Position(number, epoch + 1, 0, best)
 
     def _batches(self, data: TrainingSet, phase: int, epoch: int) -> list[list[int]]:
         """Shuffle rows, group those of similar length, and take this process's share of the batches."""
