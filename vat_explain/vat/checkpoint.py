@@ -130,8 +130,8 @@ def load_state(directory: Path, key: str) -> State | None:
         ) from error
     if record["format"] != FORMAT or record["key"] != key:
         raise TrainingError(
-            f"the checkpoint in {directory} belongs to other data or settings, or to another version; resume with those "
-            "of the interrupted run, or delete it and start anew"
+            f"the checkpoint in {directory} belongs to other data or settings, or to another version; resume with "
+            "those of the interrupted run, or delete it and start anew"
         )
     return State(Position(**record["position"]), tensors, record["history"], record["scalars"])
 
