@@ -247,8 +247,9 @@ class _Plan:
             epochs,
             compressor,
             lambda: fidelity(self.model, self.dev),
-            lambda: set_reference(self.model, self.data),
-            self.sample,
+            select=False,
+            begin=lambda: set_reference(self.model, self.data),
+            data=self.sample,
         )
 
 

@@ -71,7 +71,7 @@ class Run:
                 2,
                 self.model.compressor,
                 lambda: fidelity(self.model, self.data),
-                lambda: set_reference(self.model, self.data),
+                begin=lambda: set_reference(self.model, self.data),
             ),
         ]
         config = LoopConfig(batch_size=8, seed=seed, quiet=True, checkpoint_seconds=checkpoint_seconds)
@@ -155,14 +155,15 @@ def test_a_frozen_learner_stays_as_it_is():
 
 def test_training_learns_the_task_and_what_decides(uninterrupted):
     run = Run(rate=3e-3)
-    run.phases = [Phase(p.name, p.objective, p.learning_rates, 16, p.kept, p.score, p.begin) for p in run.phases]
+    run.phases = [Phase(p.name, p.objective, p.learning_rates, 16, p.kept, p.score, begin=p.begin) for p in run.phases]
     run()
     best = {name: max(h[name] for h in run.history if name in h) for name in ("accuracy", "fidelity")}
     assert best["accuracy"] >= 0.8
     assert fidelity(run.model, run.data)["fidelity"] > fidelity(Run().model, run.data)["fidelity"] + 0.1
 
 
-def test_the_best_epoch_is_kept_and_every_epoch_is_run():
+@pytest.mark.parametrize(("select", "remains"), [(True, 1), (False, 4)])
+def test_every_epoch_is_run_and_the_best_or_the_last_remains(select, remains):
     run = Run()
     scores = iter([0.5, 0.9, 0.4, 0.3, 0.2])
     kept = []
@@ -173,10 +174,10 @@ def test_the_best_epoch_is_kept_and_every_epoch_is_run():
         return {"score": next(scores)}
 
     old = run.phases[1]
-    run.phases = [Phase(old.name, old.objective, old.learning_rates, 5, module, score, old.begin)]
+    run.phases = [Phase(old.name, old.objective, old.learning_rates, 5, module, score, select, old.begin)]
     run()
     assert len(kept) == 5
-    assert torch.equal(module.class_scorer.weight, kept[1])
+    assert torch.equal(module.class_scorer.weight, kept[remains])
 
 
 def test_a_loss_that_is_not_finite_stops_the_run():

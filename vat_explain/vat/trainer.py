@@ -32,11 +32,13 @@ class Phase:
     learning_rates : sequence of (Module or Parameter, float)
         What is trained, with its peak learning rate; all else is frozen.
     epochs : int
-        All are run: the best score is often the last, when the learning rate has come down.
     kept : Module
-        What the phase is for: its state at the best development score is what remains.
+        What the phase is for.
     score : callable, optional
-        Development figures; the first one is to become as large as possible. Without it the last state remains.
+        Development figures of every epoch.
+    select : bool
+        Keep the state of the epoch whose first figure is largest. Otherwise the last one remains, which is the better
+        choice where figures are noisy, since the learning rate has come down by then.
     begin : callable, optional
         Called once before the first step.
     data : TrainingSet, optional
@@ -49,6 +51,7 @@ class Phase:
     epochs: int
     kept: nn.Module
     score: Callable[[], dict[str, float]] | None = None
+    select: bool = True
     begin: Callable[[], None] | None = None
     data: TrainingSet | None = None
 
@@ -190,7 +193,7 @@ class Trainer:
             self._end_epoch(phase, number, epoch)
             position = self.state.position
             self._checkpoint(optimizer=prepared)
-        if phase.score is not None:
+        if phase.score is not None and phase.select:
             phase.kept.load_state_dict(self.state.group("best."))
         self.state.put("best.", {})
         self.state.put("optimizer.", {})
@@ -223,7 +226,7 @@ class Trainer:
             phase.objective.train(was_training)
             self.state.history.append({"phase": phase.name, "epoch": epoch + 1, **figures})
             score = next(iter(figures.values()))
-            if best is None or score > best:
+            if phase.select and (best is None or score > best):
                 best = score
                 self.state.put("best.", {k: v.clone() for k, v in phase.kept.state_dict().items()})
         self.state.position = Position(number, epoch + 1, 0, best)
