@@ -34,7 +34,7 @@ def ours(model_folder: str, work: Path) -> None:
     from transformers import AutoModelForSequenceClassification
 
     from vat_explain.evaluation import erasure
-    from vat_explain.evaluation.perturb import probabilities_under, scorable_tokens
+    from vat_explain.evaluation.perturb import probabilities_under
     from vat_explain.models import Classifier, load_tokenizer, text_encoder
     from vat_explain.text import SpecialTokens
 
@@ -52,7 +52,7 @@ def ours(model_folder: str, work: Path) -> None:
         encoded = encoder.encode(" ".join(draw.choice(WORDS, draw.integers(8, 25))))
         n = len(encoded.tokens)
         scores = draw.permutation(n) + 1.0
-        order = erasure.ranking(scores, scorable_tokens(encoded), np.arange(n))
+        order = erasure.ranking(scores, encoded.scorable, np.arange(n))
         whole = probabilities_under(classifier, [encoded], [(0, np.ones(n, dtype=bool))], "mask")
         case = {"text": encoded.text, "scores": scores.tolist(), "target": int(whole.argmax())}
         case["sizes"] = sorted(set(erasure.prefix_sizes(n).tolist()))

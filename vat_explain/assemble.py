@@ -14,6 +14,9 @@ from vat_explain.text import Encoded
 
 FloatArray = NDArray[np.floating]
 
+TEMPERATURE = 0.1
+"""Probability by which tokens must differ in effect for their shares to differ by a factor of e."""
+
 
 @dataclass(frozen=True)
 class WindowScores:
@@ -108,12 +111,39 @@ def merge_windows(encoded: Encoded, windows: Sequence[FloatArray], unit: ScoreUn
     return mean
 
 
+def joint_shares(encoded: Encoded, parts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn the merged parts of one class into shares of a text of several windows.
+
+    Each window's own shares sum to 1, whether or not anything in it counts, and for the class that is likeliest there;
+    only parts of the same class can be compared across windows.
+
+    Parameters
+    ----------
+    encoded : Encoded
+        The text.
+    parts : ndarray, shape [tokens of the text]
+        From `merge_windows`.
+
+    Returns
+    -------
+    ndarray of float64, shape [tokens of the text]
+        0 at special tokens that the text spells out.
+    """
+    if not encoded.scorable.any():
+        return np.zeros(len(parts))
+    scores = np.where(encoded.scorable, parts * len(encoded.windows) / TEMPERATURE, -np.inf)
+    raised = np.exp(scores - scores.max())
+    shares: NDArray[np.float64] = raised / raised.sum()
+    return shares
+
+
 def assemble(
     encoded: Encoded, windows: Sequence[WindowScores], origin: Origin, target: int | None = None, id: str | None = None
 ) -> Explanation:
     """Build the explanation of one text.
 
-    The prediction for a text of several windows is the mean of their probabilities.
+    The prediction for a text of several windows is the mean of their probabilities, and its shares are those of the
+    parts of its likeliest class, if there are any (`joint_shares`).
 
     Parameters
     ----------
@@ -135,6 +165,8 @@ def assemble(
     unit = origin.unit
     if target is not None and parts is not None:
         scores, unit = parts[:, target], "probability"
+    elif unit == "share" and parts is not None and len(windows) > 1:
+        scores = joint_shares(encoded, parts[:, int(probabilities.argmax())])
     else:
         scores = merge_windows(encoded, [w.importance for w in windows], unit)
     texts = (encoded.text, encoded.text_pair or "")

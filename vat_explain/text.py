@@ -140,6 +140,14 @@ class Encoded:
     def _word_table(self) -> tuple[IntArray, IntArray, IntArray]:
         return _words_of_tokens((self.text, self.text_pair), self.spans, self.segments)
 
+    @cached_property
+    def scorable(self) -> NDArray[np.bool_]:
+        """Which tokens can be scored and taken away, shape [tokens]: not special tokens that the text spells out."""
+        scorable = np.zeros(len(self.tokens), dtype=np.bool_)
+        for window in self.windows:
+            scorable[window.position[window.scorable]] = True
+        return scorable
+
     @property
     def words(self) -> IntArray:
         """Number of the word that each token belongs to, shape [tokens], counted from 0 without gaps."""

@@ -14,7 +14,7 @@ import pyarrow
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from vat_explain.assemble import WindowScores, merge_windows
+from vat_explain.assemble import WindowScores, joint_shares, merge_windows
 from vat_explain.errors import InputError
 from vat_explain.files import write_atomically, writing_file
 from vat_explain.text import Encoded
@@ -264,9 +264,12 @@ def _tokens(
     text: Encoded, windows: Sequence[WindowScores], best: int, top_k: int | None
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """Return which tokens to write, their shares, and their parts of the predicted label's probability."""
-    importances = merge_windows(text, [w.importance for w in windows], "share")
     parts = [w.class_importance[:, best] for w in windows if w.class_importance is not None]
     contributions = merge_windows(text, parts, "probability")
+    if len(windows) == 1:
+        importances = merge_windows(text, [windows[0].importance], "share")
+    else:
+        importances = joint_shares(text, contributions)
     if top_k is None:
         return np.arange(len(importances)), importances, contributions
     order = np.argsort(-importances, kind="stable")[:top_k]

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests import tiny
-from vat_explain.assemble import Origin, WindowScores, assemble, merge_windows, resolve_target
+from vat_explain.assemble import (
+    TEMPERATURE,
+    Origin,
+    WindowScores,
+    assemble,
+    joint_shares,
+    merge_windows,
+    resolve_target,
+)
 from vat_explain.errors import TargetError
 from vat_explain.text import SpecialTokens, TextEncoder
 
@@ -86,3 +94,25 @@ def test_targets_by_name_and_number():
     for wrong in ("fine", 2, -1, True):
         with pytest.raises(TargetError, match="bad, good"):
             resolve_target(wrong, LABELS)
+
+
+def test_shares_of_several_windows_follow_the_parts_of_the_texts_own_class():
+    encoded = encoder(8).encode("the plot was good and bad but funny film")
+    assert len(encoded.windows) > 1
+    windows = random_windows(encoded)
+    explanation = assemble(encoded, windows, origin())
+    parts = np.array(explanation.class_scores[explanation.label])
+    raised = np.exp(parts * len(windows) / TEMPERATURE)
+    assert [t.score for t in explanation.tokens] == pytest.approx((raised / raised.sum()).tolist())
+    with_shares_only = [WindowScores(w.probabilities, w.importance) for w in windows]
+    merged = merge_windows(encoded, [w.importance for w in windows], "share")
+    assert [t.score for t in assemble(encoded, with_shares_only, origin()).tokens] == merged.tolist()
+
+
+def test_special_tokens_that_a_text_spells_out_have_no_share_of_it():
+    encoded = encoder(8).encode("the plot [SEP] was good and bad but funny film")
+    spelt = encoded.tokens.index("[SEP]")
+    shares = joint_shares(encoded, np.linspace(-0.3, -0.1, len(encoded.tokens)))
+    assert shares[spelt] == 0
+    assert shares.sum() == pytest.approx(1)
+    assert (np.delete(shares, spelt) > 0).all()

@@ -7,7 +7,8 @@ import torch
 
 from tests import tiny
 from tests.unit.test_models import PAIRS, TEXTS, batch
-from vat_explain.vat.compressor import TEMPERATURE, Compressor, CompressorConfig
+from vat_explain.assemble import TEMPERATURE
+from vat_explain.vat.compressor import Compressor, CompressorConfig
 from vat_explain.vat.model import VATModel
 from vat_explain.vat.objectives import (
     FaithfulObjective,

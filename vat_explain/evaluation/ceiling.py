@@ -18,7 +18,6 @@ from vat_explain.evaluation.perturb import (
     Operator,
     Request,
     probabilities_under,
-    scorable_tokens,
 )
 from vat_explain.models import Classifier
 from vat_explain.text import BoolArray, Encoded, IntArray
@@ -76,7 +75,7 @@ def reach(
     orders: list[tuple[int, IntArray]] = []
     for number, (encoded, seed) in enumerate(zip(texts, seeds, strict=True)):
         draw = np.random.default_rng(seed)
-        tokens = np.flatnonzero(scorable_tokens(encoded))
+        tokens = np.flatnonzero(encoded.scorable)
         orders.extend((number, draw.permutation(tokens)) for _ in range(random_orders))
     prefixes = prefix_probabilities(classifier, texts, orders, operator, max_tokens=max_tokens)
     means = np.array(
@@ -163,7 +162,7 @@ def search(
     """
     beams: list[_Beam] = []
     for number, encoded in enumerate(texts):
-        candidates = np.flatnonzero(scorable_tokens(encoded))
+        candidates = np.flatnonzero(encoded.scorable)
         n = len(candidates)
         if width := min(WIDEST_BEAM, budget // search_cost(n, len(encoded.windows))):
             start = np.zeros((1, n), dtype=np.bool_)

@@ -18,7 +18,6 @@ from vat_explain.evaluation.perturb import (
     Operator,
     Request,
     probabilities_under,
-    scorable_tokens,
 )
 from vat_explain.models import MULTI_LABEL, Classifier
 from vat_explain.text import BoolArray, Encoded, IntArray
@@ -232,7 +231,7 @@ def leave_one_out(
     -------
     list of ndarray, each [scorable tokens of the text]
     """
-    tokens = [np.flatnonzero(scorable_tokens(encoded)) for encoded in texts]
+    tokens = [np.flatnonzero(encoded.scorable) for encoded in texts]
     requests: list[Request] = []
     for number, (encoded, scorable) in enumerate(zip(texts, tokens, strict=True)):
         keep = np.ones((len(scorable), len(encoded.tokens)), dtype=np.bool_)

@@ -26,14 +26,6 @@ MAX_TOKENS = 4096
 _MASKED = -1  # stands for the mask embedding in rows of ids
 
 
-def scorable_tokens(encoded: Encoded) -> BoolArray:
-    """Tell the tokens that can be taken away from special tokens that the text spells out, shape [tokens]."""
-    scorable = np.zeros(len(encoded.tokens), dtype=np.bool_)
-    for window in encoded.windows:
-        scorable[window.position[window.scorable]] = True
-    return scorable
-
-
 def probabilities_under(
     classifier: Classifier,
     texts: Sequence[Encoded],

@@ -17,7 +17,7 @@ from vat_explain.attribution.inputs import TextBatch
 from vat_explain.attribution.standard import Method
 from vat_explain.errors import InputError
 from vat_explain.evaluation.erasure import kendall_tau, prefix_probabilities, prefix_sizes, ranking
-from vat_explain.evaluation.perturb import FloatArray, Operator, scorable_tokens
+from vat_explain.evaluation.perturb import FloatArray, Operator
 from vat_explain.evaluation.scoring import score_texts
 from vat_explain.models import Classifier
 from vat_explain.text import Encoded
@@ -38,7 +38,7 @@ def collapse_alarms(encoded: Encoded, scores: FloatArray) -> dict[str, float]:
         ``position_correlation``: Kendall's tau with the place in the text, near 1 or -1 where place is all that counts;
         ``punctuation_share``: share of the absolute scores on tokens without letter or digit.
     """
-    scorable = scorable_tokens(encoded)
+    scorable = encoded.scorable
     values = scores[scorable]
     size = np.abs(values)
     texts = (encoded.text, encoded.text_pair or "")
@@ -226,7 +226,7 @@ def randomisation_test(
     ]
     taus = []
     for encoded, before, after in zip(texts, *scored, strict=True):
-        scorable = scorable_tokens(encoded)
+        scorable = encoded.scorable
         taus.append(kendall_tau(before[scorable], after[scorable]))
     return np.array(taus)
 
@@ -237,7 +237,7 @@ def _kept(
     """Return probabilities with only the first tokens, [texts, bins, classes], and of the whole texts."""
     draw = np.random.default_rng(seed)
     orders = [
-        (number, ranking(values, scorable_tokens(encoded), draw.permutation(len(values))))
+        (number, ranking(values, encoded.scorable, draw.permutation(len(values))))
         for number, (encoded, values) in enumerate(zip(texts, scores, strict=True))
     ]
     found = prefix_probabilities(model, texts, orders, operator, lambda n: np.append(prefix_sizes(n), n))

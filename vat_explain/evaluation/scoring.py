@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import nn
 
-from vat_explain.assemble import merge_windows
+from vat_explain.assemble import joint_shares, merge_windows
 from vat_explain.attribution.standard import Method
 from vat_explain.errors import InputError
 from vat_explain.evaluation.cost import measured
@@ -90,7 +89,7 @@ def score_texts(
     max_rows: int = BATCH_ROWS,
     models: Sequence[nn.Module] = (),
 ) -> Scored:
-    """Explain texts with one method.
+    """Explain texts with one method; shares of texts of several windows by their parts, as an explainer does.
 
     Parameters
     ----------
@@ -112,32 +111,44 @@ def score_texts(
     InputError
         If the method returns scores of another shape, or NaN or infinity.
     """
-    found: dict[int, FloatArray] = {}
-    forwards = seconds = 0.0
+    unit = _UNITS.get(method.name, "score")
     single = sum(len(window) for encoded in texts for window in encoded.windows)
+    long = [unit == "share" and len(encoded.windows) > 1 for encoded in texts]
+    merged: dict[int, FloatArray] = {}
+    forwards = seconds = 0.0
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for batch in window_batches(classifier, texts, max_rows):
-            target = torch.tensor([labels[text] for text in batch.texts], device=batch.ids.device)
-            with measured([classifier, *models]) as cost:
-                scores = method.attribution.attribute(
-                    batch.ids,
-                    target=target if method.targeted else None,
-                    additional_forward_args=(batch.attention_mask, batch.type_ids),
-                )
-            forwards += cost.tokens / single
-            seconds += cost.seconds / len(texts)
-            if scores.shape != batch.ids.shape or not scores.isfinite().all():
-                raise InputError(
-                    f"method {method.name!r} gave scores of shape {list(scores.shape)} for ids of shape "
-                    f"{list(batch.ids.shape)}, or NaN or infinity among them; it must give one finite score for each id"
-                )
-            values = scores.detach().double().cpu().numpy()
-            found |= {r: values[i, : len(w)] for i, (r, w) in enumerate(zip(batch.rows, batch.windows, strict=True))}
-    starts = np.cumsum([0, *(len(encoded.windows) for encoded in texts)])
-    unit = _UNITS.get(method.name, "score")
-    merged = [
-        merge_windows(encoded, [found[start + i] for i in range(len(encoded.windows))], unit)
-        for encoded, start in zip(texts, starts, strict=False)
-    ]
-    return Scored(merged, forwards, seconds)
+        for joint in (False, True):
+            numbers = [number for number in range(len(texts)) if long[number] == joint]
+            part = [texts[number] for number in numbers]
+            found: dict[int, FloatArray] = {}
+            for batch in window_batches(classifier, part, max_rows):
+                target = torch.tensor([labels[numbers[text]] for text in batch.texts], device=batch.ids.device)
+                with measured([classifier, *models]) as cost:
+                    scores = method.attribution.attribute(
+                        batch.ids,
+                        target=target if method.targeted or joint else None,
+                        additional_forward_args=(batch.attention_mask, batch.type_ids),
+                    )
+                forwards += cost.tokens / single
+                seconds += cost.seconds / len(texts)
+                _check(scores, batch, method)
+                values = scores.detach().double().cpu().numpy()
+                found |= {
+                    r: values[i, : len(w)] for i, (r, w) in enumerate(zip(batch.rows, batch.windows, strict=True))
+                }
+            row = 0
+            for number, encoded in zip(numbers, part, strict=True):
+                windows = [found[row + i] for i in range(len(encoded.windows))]
+                row += len(windows)
+                whole = merge_windows(encoded, windows, "probability" if joint else unit)
+                merged[number] = joint_shares(encoded, whole) if joint else whole
+    return Scored([merged[number] for number in range(len(texts))], forwards, seconds)
+
+
+def _check(scores: torch.Tensor, batch: WindowBatch, method: Method) -> None:
+    if scores.shape != batch.ids.shape or not scores.isfinite().all():
+        raise InputError(
+            f"method {method.name!r} gave scores of shape {list(scores.shape)} for ids of shape "
+            f"{list(batch.ids.shape)}, or NaN or infinity among them; it must give one finite score for each id"
+        )

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from vat_explain.evaluation.perturb import MAX_TOKENS, FloatArray, Prepare, document_means, run_rows, scorable_tokens
+from vat_explain.evaluation.perturb import MAX_TOKENS, FloatArray, Prepare, document_means, run_rows
 from vat_explain.models import Classifier
 from vat_explain.text import Encoded
 
@@ -111,7 +111,7 @@ def soft_erasure(
     rates = []
     for encoded, values in zip(texts, scores, strict=True):
         rate = np.ones(len(encoded.tokens))
-        scorable = scorable_tokens(encoded)
+        scorable = encoded.scorable
         rate[scorable] = unit_range(values[scorable])
         rates.append(rate)
     kept = soft_probabilities(classifier, texts, rates, seeds, samples, max_tokens)

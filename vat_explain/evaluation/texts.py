@@ -18,7 +18,6 @@ from vat_explain.evaluation.perturb import (
     FloatArray,
     Operator,
     probabilities_under,
-    scorable_tokens,
 )
 from vat_explain.evaluation.scoring import score_texts
 from vat_explain.evaluation.stability import stability
@@ -112,7 +111,7 @@ class Bench:
             {"name": TEXT, "text": number, "prediction": prediction.tolist(), "operators": {}}
             for number, prediction in zip(batch.numbers, predictions, strict=True)
         ]
-        short = [i for i, e in enumerate(texts) if scorable_tokens(e).sum() * len(e.windows) <= settings.search_budget]
+        short = [i for i, e in enumerate(texts) if e.scorable.sum() * len(e.windows) <= settings.search_budget]
         short_texts, short_predictions = [texts[i] for i in short], predictions[short]
         seeds = [self._seed(batch.numbers[i]) for i in short]
         for operator in settings.operators:
@@ -122,7 +121,7 @@ class Bench:
             for i, fall, reach in zip(short, falls, reaches, strict=True):
                 records[i]["operators"][operator] = {"leave_one_out": fall.tolist(), "reach": _plain(asdict(reach))}
         if settings.soft_samples:
-            nothing = [(~scorable_tokens(encoded)).astype(np.float64) for encoded in texts]
+            nothing = [(~encoded.scorable).astype(np.float64) for encoded in texts]
             seeds = [self._seed(number) for number in batch.numbers]
             empty = soft.soft_probabilities(
                 self.classifier, texts, nothing, seeds, samples=1, max_tokens=settings.max_tokens
@@ -147,7 +146,7 @@ class Bench:
         )
         scores = scored.scores
         orders = [
-            (i, erasure.ranking(values, scorable_tokens(encoded), self._ties(number, encoded)))
+            (i, erasure.ranking(values, encoded.scorable, self._ties(number, encoded)))
             for i, (number, encoded, values) in enumerate(zip(batch.numbers, texts, scores, strict=True))
         ]
         metrics: list[dict[str, float]] = [
@@ -166,7 +165,7 @@ class Bench:
                 curves[i][operator] = [curve.tolist() for curve in pair]
                 if operator in described[i]["operators"]:
                     falls = described[i]["operators"][operator]["leave_one_out"]
-                    values["tau_loo"] = erasure.kendall_tau(scores[i][scorable_tokens(texts[i])], falls)
+                    values["tau_loo"] = erasure.kendall_tau(scores[i][texts[i].scorable], falls)
                 metrics[i] |= {f"{name}_{operator}": value for name, value in values.items()}
         for name, column in self._further(batch, method, scores, predictions, described).items():
             for i, value in enumerate(column):

@@ -14,14 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vat_explain.assemble import TEMPERATURE
 from vat_explain.models import Classifier, ClassifierOutput, EncoderCopy
 from vat_explain.vat.bottleneck import gaussian_information
 
 Objective = Literal["faithful", "paper"]
 Backbone = Literal["readout", "copy"]
-
-TEMPERATURE = 0.1
-"""Probability by which tokens must differ in effect for their shares to differ by a factor of e."""
 
 MAX_KEEP = 0.993
 """Upper bound of the keep rate of the paper objective, so that its information stays finite."""

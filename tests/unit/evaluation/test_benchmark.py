@@ -14,11 +14,13 @@ from tests import tiny
 from tests.unit.evaluation import linear
 from vat_explain.attribution.base import TextAttribution
 from vat_explain.attribution.standard import Method, standard_method
+from vat_explain.attribution.vat import VATAttribution
 from vat_explain.card import Card
 from vat_explain.data import Example
 from vat_explain.errors import DataError, InputError
 from vat_explain.evaluation import Settings, benchmark, evaluate
 from vat_explain.evaluation.journal import Journal
+from vat_explain.evaluation.scoring import score_texts
 from vat_explain.evaluation.texts import Bench
 from vat_explain.explainer import VATExplainer
 from vat_explain.models import text_encoder
@@ -54,6 +56,21 @@ def explainer(backbone="readout", num_labels=2):
         versions={},
     )
     return VATExplainer(VATModel(learner, Compressor(learner, config)), tiny.tokenizer(), card)
+
+
+def test_long_and_short_texts_get_the_shares_that_the_explainer_gives():
+    model = explainer()
+    model.encoder.max_length, model.encoder.overlap = 10, 3
+    texts = [" ".join(tiny.WORDS[:count]) for count in (30, 4, 17)]
+    explanations = model.explain(texts)
+    assert [explanation.windows > 1 for explanation in explanations] == [True, False, True]
+    labels = [model.labels.index(explanation.label) for explanation in explanations]
+    method = Method("vat", VATAttribution(model), False, "")
+    scored = score_texts(method, model.learner, model.encode(texts), labels)
+    for explanation, scores in zip(explanations, scored.scores, strict=True):
+        assert scores == pytest.approx([token.score for token in explanation.tokens], abs=1e-6)
+        assert scores.sum() == pytest.approx(1)
+    assert scored.forwards == pytest.approx(1, rel=0.01)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from tests.unit.evaluation import linear
 from tests.unit.evaluation.linear import sigmoid
 from vat_explain.errors import InputError
 from vat_explain.evaluation import erasure
-from vat_explain.evaluation.perturb import probabilities_under, scorable_tokens
+from vat_explain.evaluation.perturb import probabilities_under
 from vat_explain.models import Classifier, text_encoder
 from vat_explain.text import SpecialTokens
 
@@ -23,7 +23,7 @@ TEXT = "the film was great and the plot was good but never bad"
 
 def order_of(encoded, scores):
     n = len(encoded.tokens)
-    return erasure.ranking(scores, scorable_tokens(encoded), np.arange(n))
+    return erasure.ranking(scores, encoded.scorable, np.arange(n))
 
 
 def probability_of(model, ids):
@@ -257,7 +257,7 @@ def test_all_tokens_deleted_leaves_the_special_ones():
 def test_special_tokens_spelled_out_in_the_text_are_never_removed():
     model = tiny.classifier("bert", 2)
     encoded = text_encoder(tiny.tokenizer(), model).encode("good [SEP] film")
-    assert scorable_tokens(encoded).tolist() == [True, False, True]
+    assert encoded.scorable.tolist() == [True, False, True]
     (found,) = probabilities_under(model, [encoded], [(0, np.zeros(3, dtype=bool))], "delete")
     assert found == pytest.approx(probability_of(model, [2, 3, 3]), abs=1e-5)
 
