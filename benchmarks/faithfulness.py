@@ -185,14 +185,21 @@ def table(results: dict[str, Any]) -> str:
 
 def plot(results: dict[str, Any], path: Path) -> None:
     """Comprehensiveness minus sufficiency against passes, one panel a data set."""
-    figure, panels = pyplot.subplots(2, 4, figsize=(16, 7), sharex=True, layout="constrained")
+    rows = -(-len(results) // 4)
+    figure, panels = pyplot.subplots(
+        rows, 4, figsize=(16, 3.5 * rows), sharex=True, squeeze=False, layout="constrained"
+    )
+    for panel in panels.flat[len(results) :]:
+        panel.set_visible(False)
     for panel, (name, result) in zip(panels.flat, results.items(), strict=False):
         for method, scores in result["methods"].items():
+            if method == "vat-class":  # the same order of tokens
+                continue
             x = max(scores["forwards_per_text"], 0.5)
             y = scores["comprehensiveness_mask"]["mean"] - scores["sufficiency_mask"]["mean"]
             panel.scatter(x, y, color="crimson" if method.startswith("vat") else "steelblue")
             panel.annotate(method, (x, y), fontsize=7, xytext=(3, 3), textcoords="offset points")
-        panel.set(xscale="log", title=name)
+        panel.set(xscale="log", title=name, xlim=(0.3, 4000))
     figure.supxlabel("forward passes per text")
     figure.supylabel("comprehensiveness - sufficiency, [MASK]")
     figure.savefig(path)
