@@ -197,7 +197,7 @@ def plot(results: dict[str, Any], path: Path) -> None:
                 continue
             x = max(scores["forwards_per_text"], 0.5)
             y = scores["comprehensiveness_mask"]["mean"] - scores["sufficiency_mask"]["mean"]
-            panel.scatter(x, y, color="crimson" if method.startswith("vat") else "steelblue")
+            panel.scatter(x, y, color="crimson" if method == "vat" else "steelblue")
             panel.annotate(method, (x, y), fontsize=7, xytext=(3, 3), textcoords="offset points")
         panel.set(xscale="log", title=name, xlim=(0.3, 4000))
     figure.supxlabel("forward passes per text")

@@ -137,6 +137,29 @@ def joint_shares(encoded: Encoded, parts: NDArray[np.float64]) -> NDArray[np.flo
     return shares
 
 
+def merge_shares(
+    encoded: Encoded, windows: Sequence[WindowScores], parts: NDArray[np.float64] | None
+) -> NDArray[np.float64]:
+    """Return the shares of a text: those of its one window, or `joint_shares` of several.
+
+    Parameters
+    ----------
+    encoded : Encoded
+        The text.
+    windows : sequence of WindowScores
+        In the order of ``encoded.windows``.
+    parts : ndarray, shape [tokens of the text], optional
+        Merged parts of the text's likeliest class. Without them the shares of the windows are averaged.
+
+    Returns
+    -------
+    ndarray of float64, shape [tokens of the text]
+    """
+    if parts is not None and len(windows) > 1:
+        return joint_shares(encoded, parts)
+    return merge_windows(encoded, [window.importance for window in windows], "share")
+
+
 def assemble(
     encoded: Encoded, windows: Sequence[WindowScores], origin: Origin, target: int | None = None, id: str | None = None
 ) -> Explanation:
@@ -165,8 +188,8 @@ def assemble(
     unit = origin.unit
     if target is not None and parts is not None:
         scores, unit = parts[:, target], "probability"
-    elif unit == "share" and parts is not None and len(windows) > 1:
-        scores = joint_shares(encoded, parts[:, int(probabilities.argmax())])
+    elif unit == "share":
+        scores = merge_shares(encoded, windows, None if parts is None else parts[:, int(probabilities.argmax())])
     else:
         scores = merge_windows(encoded, [w.importance for w in windows], unit)
     texts = (encoded.text, encoded.text_pair or "")

@@ -14,7 +14,7 @@ import pyarrow
 import pyarrow.parquet
 from numpy.typing import NDArray
 
-from vat_explain.assemble import WindowScores, joint_shares, merge_windows
+from vat_explain.assemble import WindowScores, merge_shares, merge_windows
 from vat_explain.errors import InputError
 from vat_explain.files import write_atomically, writing_file
 from vat_explain.text import Encoded
@@ -266,10 +266,7 @@ def _tokens(
     """Return which tokens to write, their shares, and their parts of the predicted label's probability."""
     parts = [w.class_importance[:, best] for w in windows if w.class_importance is not None]
     contributions = merge_windows(text, parts, "probability")
-    if len(windows) == 1:
-        importances = merge_windows(text, [windows[0].importance], "share")
-    else:
-        importances = joint_shares(text, contributions)
+    importances = merge_shares(text, windows, contributions)
     if top_k is None:
         return np.arange(len(importances)), importances, contributions
     order = np.argsort(-importances, kind="stable")[:top_k]
