@@ -21,12 +21,14 @@ class ExportedGraph(nn.Module):
         In float32.
     """
 
-    fixed: Tensor
+    ordinary: Tensor
 
     def __init__(self, model: VATModel) -> None:
         super().__init__()
         self.model = model
-        self.register_buffer("fixed", torch.tensor(sorted(model.learner.special.fixed)))
+        ordinary = torch.ones(model.learner.embedding_layer.num_embeddings, dtype=torch.bool)
+        ordinary[sorted(model.learner.special.fixed)] = False
+        self.register_buffer("ordinary", ordinary)
 
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None = None
@@ -44,9 +46,9 @@ class ExportedGraph(nn.Module):
         class_importance : Tensor, shape [batch, tokens, classes]
             Both 0 at special tokens and padding.
         """
-        # Compared one by one, as ONNX has no operator for torch.isin.
-        special = (input_ids.unsqueeze(-1) == self.fixed).any(-1)
-        output = self.model(input_ids, attention_mask, token_type_ids, attention_mask.bool() & ~special)
+        # Looked up, as ONNX has no operator for torch.isin.
+        scorable = attention_mask.bool() & self.ordinary[input_ids]
+        output = self.model(input_ids, attention_mask, token_type_ids, scorable)
         return output.logits, output.importance, output.class_importance
 
 

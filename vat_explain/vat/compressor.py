@@ -12,7 +12,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from vat_explain.assemble import TEMPERATURE
 from vat_explain.models import Classifier, ClassifierOutput, EncoderCopy
@@ -90,9 +89,12 @@ class Block(nn.Module):
         """Transform ``x`` [batch, tokens, width]; ``bias`` [batch, 1, 1, tokens] is added to the attention logits."""
         batch, tokens, width = x.shape
         projected = self.query_key_value(self.attention_norm(x))
-        query, key, value = projected.view(batch, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
-        x = x + self.dropout(self.attention_output(attended.transpose(1, 2).reshape(batch, tokens, width)))
+        heads = projected.view(batch, tokens, 3 * self.heads, -1).transpose(1, 2)
+        query, key, value = heads.split(self.heads, dim=1)
+        # Plain operators, as a fused one is taken apart into twice as many when it is exported.
+        attention = (query @ key.transpose(2, 3) * (width // self.heads) ** -0.5 + bias).softmax(-1)
+        attended = (attention.to(value.dtype) @ value).transpose(1, 2).reshape(batch, tokens, width)
+        x = x + self.dropout(self.attention_output(attended))
         output: Tensor = x + self.dropout(self.feed_forward(x))
         return output
 
@@ -111,7 +113,7 @@ class Readout(nn.Module):
     def forward(self, states: Sequence[Tensor]) -> Tensor:
         """Return features [batch, tokens, width] of states [batch, tokens, hidden_size]."""
         parts = [norm(states[layer]) for norm, layer in zip(self.norms, self.picked, strict=True)]
-        features: Tensor = self.project(torch.cat(parts, -1)) + self.summary(states[-1][:, :1])
+        features: Tensor = self.project(torch.cat(parts, -1)) + self.summary(states[-1][:, 0]).unsqueeze(1)
         return features
 
 
@@ -225,7 +227,7 @@ class Compressor(nn.Module):
         else:
             x = self.backbone(pass_.states)
         x = self.dropout(x + self.condition(probabilities - self.reference).unsqueeze(1))
-        bias = (1 - attention_mask[:, None, None, :].to(x.dtype)) * torch.finfo(x.dtype).min
+        bias = torch.where(attention_mask[:, None, None, :].bool(), 0.0, torch.finfo(x.dtype).min)
         for block in self.blocks:
             x = block(x, bias)
         features: Tensor = self.norm(x)
@@ -295,5 +297,5 @@ def complete(parts: Tensor, total: Tensor, scorable: Tensor) -> Tensor:
     scorable : Tensor, shape [batch, tokens]
     """
     weight = scorable.to(parts.dtype)
-    weight = weight / weight.sum(1, keepdim=True).clamp(min=1)
-    return parts + weight.unsqueeze(-1) * (total - parts.sum(1)).unsqueeze(1)
+    missing = (total - parts.sum(1)) / weight.sum(1, keepdim=True).clamp(min=1)
+    return parts + weight.unsqueeze(-1) * missing.unsqueeze(1)
