@@ -1,4 +1,4 @@
-"""The arithmetic of budgets, gates and information against definitions and finite differences."""
+"""What bottlenecks let through, against definitions."""
 
 from __future__ import annotations
 
@@ -6,15 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.distributions import Bernoulli, Categorical, Normal, kl_divergence
+from torch.distributions import Normal, kl_divergence
 
-from vat_explain.vat.bottleneck import (
-    bernoulli_divergence,
-    binary_concrete,
-    categorical_divergence,
-    gaussian_information,
-    keep_probabilities,
-)
+from vat_explain.vat.bottleneck import draw_top, gaussian_information, top_tokens
 from vat_explain.vat.compressor import complete, masked_softmax
 from vat_explain.vat.objectives import random_keep, shapley_coalition
 
@@ -27,41 +21,30 @@ def random_rows(seed: int, rows: int = 4, tokens: int = 9) -> tuple[torch.Tensor
     return scores, mask
 
 
-@given(st.integers(0, 999), st.floats(0.02, 0.98))
-def test_budget_is_met(seed, budget):
+@given(st.integers(0, 999), st.floats(0.01, 1.0))
+def test_the_highest_scores_are_kept_and_as_many_as_asked_for(seed, share):
     scores, mask = random_rows(seed)
-    q = keep_probabilities(scores, mask, torch.full((4,), budget, dtype=torch.float64))
-    torch.testing.assert_close(q.sum(1) / mask.sum(1), torch.full((4,), budget, dtype=torch.float64))
-    assert (q[~mask] == 0).all()
-    shifted = keep_probabilities(scores + 3, mask, torch.full((4,), budget, dtype=torch.float64))
-    torch.testing.assert_close(q, shifted)
+    top = top_tokens(scores, mask, share)
+    assert not (top & ~mask).any()
+    assert (top.sum(1) == (mask.sum(1) * share).ceil().clamp(min=1)).all()
+    lowest = scores.masked_fill(~top, torch.inf).amin(1)
+    assert (lowest >= scores.masked_fill(top | ~mask, -torch.inf).amax(1)).all()
+    assert torch.equal(top_tokens(torch.zeros_like(scores), mask, 1e-9), (mask.cumsum(1) == 1) & mask)
 
 
-def test_budget_gradient_is_that_of_finite_differences():
-    scores, mask = random_rows(1, 3, 6)
-    budget = torch.tensor([0.2, 0.5, 0.7], dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda s: keep_probabilities(s, mask, budget), (scores.requires_grad_(),))
-
-
-def test_gates_are_binary_follow_their_probability_and_carry_a_gradient():
+def test_sets_are_drawn_by_the_softmax_of_their_scores():
     torch.manual_seed(0)
-    p = torch.tensor([0.1, 0.5, 0.9]).repeat(20_000, 1).requires_grad_()
-    gates = binary_concrete(p, 0.5)
-    assert set(gates.detach().unique().tolist()) <= {0.0, 1.0}
-    torch.testing.assert_close(gates.detach().mean(0), torch.tensor([0.1, 0.5, 0.9]), atol=0.02, rtol=0)
-    gates.sum().backward()
-    assert (p.grad.mean(0) > 0).all()
+    scores = torch.tensor([[1.0, 0.0, -1.0, 5.0]]).expand(30_000, -1)
+    mask = torch.tensor([[True, True, True, False]]).expand(30_000, -1)
+    one = draw_top(scores, mask, 0.01).float().mean(0)
+    torch.testing.assert_close(one[:3], scores[0, :3].softmax(0), atol=0.01, rtol=0)
+    two = draw_top(scores, mask, 0.5)
+    assert (two.sum(1) == 2).all()
+    assert not two[:, 3].any()
 
 
-def test_divergences_are_those_of_torch_distributions():
+def test_information_is_the_divergence_of_torch_distributions():
     torch.manual_seed(0)
-    q, prior = torch.rand(7), torch.rand(7)
-    torch.testing.assert_close(bernoulli_divergence(q, prior), kl_divergence(Bernoulli(q), Bernoulli(prior)))
-    p, logits = torch.rand(5, 3).softmax(-1), torch.randn(5, 3)
-    expected = kl_divergence(Categorical(p), Categorical(logits=logits))
-    torch.testing.assert_close(categorical_divergence(p, logits, multi_label=False), expected)
-    expected = kl_divergence(Bernoulli(p), Bernoulli(logits=logits)).sum(-1)
-    torch.testing.assert_close(categorical_divergence(p, logits, multi_label=True), expected)
     keep, h = torch.rand(2, 3) * 0.9, torch.randn(2, 3, 4)
     mean, deviation = torch.randn(4), torch.rand(4) + 0.5
     k = keep.unsqueeze(-1)

@@ -90,7 +90,7 @@ def test_every_parameter_of_the_compressor_gets_a_gradient_and_no_other(backbone
     if objective == "paper":
         made = PaperObjective(model, Weights())
     else:
-        made = FaithfulObjective(model, Weights(gates=float(objective == "gates")))
+        made = FaithfulObjective(model, Weights(gates=3.0 * (objective == "gates")))
     loss = loss_of(made, model, multi_label=multi_label)
     loss["loss"].backward()
     dead = {name for name, p in model.compressor.named_parameters() if p.requires_grad and p.grad is None}

@@ -1,9 +1,9 @@
-"""The class scores are trained towards Shapley values."""
+"""The class scores are trained towards Shapley values, and the gates towards sets that decide."""
 
 from __future__ import annotations
 
 from itertools import combinations
-from math import factorial
+from math import ceil, factorial
 
 import pytest
 import torch
@@ -11,8 +11,9 @@ from torch import nn
 
 from vat_explain.text import SpecialTokens
 from vat_explain.vat.batches import leave_out
+from vat_explain.vat.bottleneck import SHARES
 from vat_explain.vat.compressor import CompressorOutput, complete
-from vat_explain.vat.objectives import FaithfulObjective, Weights, shapley_coalition
+from vat_explain.vat.objectives import GATE_SCALE, FaithfulObjective, Weights, shapley_coalition
 
 SCORABLE = torch.tensor([False, True, True, True, True, False])
 
@@ -115,6 +116,37 @@ def test_parts_that_minimise_the_loss_are_the_shapley_values(pairs):
     wanted = shapley(model.learner)
     assert wanted.abs().max() > 0.1
     torch.testing.assert_close(averaged, wanted, atol=0.005, rtol=0.02)
+
+
+def test_the_gates_follow_the_gradient_of_the_mean_drop_of_evidence():
+    torch.manual_seed(0)
+    model = Model()
+    rows = 40_000
+    batch = {
+        "scorable": SCORABLE.repeat(rows, 1),
+        "attention_mask": torch.ones(rows, 6, dtype=torch.long),
+        "token_type_ids": torch.zeros(rows, 6, dtype=torch.long),
+    }
+    embeddings = model.learner.embed(torch.zeros(rows, 6))
+    p = model.learner(embeddings, None, None).softmax(-1)
+    scores = torch.zeros(rows, 6, requires_grad=True)
+    FaithfulObjective(model, Weights(draws=3))._gates(scores, p, embeddings, batch).backward()
+
+    def reward(kept):
+        keep = torch.stack([torch.zeros(6), SCORABLE.float()])  # the set alone, the others alone
+        keep[0, list(kept)], keep[1, list(kept)] = 1, 0
+        masked = model.learner.mask_inputs(model.learner.embed(keep), keep)
+        alone, others = model.learner(masked, None, None).softmax(-1)[:, p[0].argmax()]
+        return (alone - others).item()
+
+    wanted = torch.zeros(6)
+    for share in SHARES:  # all sets of a size are equally likely where all scores are equal
+        sets = list(combinations(SCORABLE.nonzero()[:, 0].tolist(), ceil(4 * share)))
+        rewards = torch.tensor([reward(kept) for kept in sets])
+        gates = torch.stack([torch.zeros(6).scatter(0, torch.tensor(kept), 1.0) for kept in sets])
+        wanted -= GATE_SCALE * (gates * (rewards - rewards.mean())[:, None]).mean(0) / len(SHARES)
+    assert wanted.abs().max() > 0.1
+    torch.testing.assert_close(scores.grad.sum(0), wanted, atol=0.01, rtol=0)
 
 
 def test_sizes_of_coalitions_follow_the_shapley_kernel():

@@ -54,7 +54,7 @@ class Run:
                     raise Stopped
                 return super().forward(batch)
 
-        objective = Counting(self.model, Weights(gates=1.0))
+        objective = Counting(self.model, Weights(gates_from=0.5))
         self.phases = [
             Phase(
                 "learner",

@@ -227,7 +227,7 @@ class Compressor(nn.Module):
         else:
             x = self.backbone(pass_.states)
         x = self.dropout(x + self.condition(probabilities - self.reference).unsqueeze(1))
-        bias = torch.where(attention_mask[:, None, None, :].bool(), 0.0, torch.finfo(x.dtype).min)
+        bias = x.new_zeros(()).masked_fill(~attention_mask[:, None, None, :].bool(), torch.finfo(x.dtype).min)
         for block in self.blocks:
             x = block(x, bias)
         features: Tensor = self.norm(x)

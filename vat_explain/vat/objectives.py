@@ -8,16 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from vat_explain.errors import InputError
 from vat_explain.models import MULTI_LABEL, Classifier
 from vat_explain.vat.batches import Batch, leave_out, run_masked
-from vat_explain.vat.bottleneck import (
-    bernoulli_divergence,
-    binary_concrete,
-    categorical_divergence,
-    keep_probabilities,
-)
+from vat_explain.vat.bottleneck import SHARES, draw_top, top_tokens
 from vat_explain.vat.compressor import CompressorOutput, InformationScore
 from vat_explain.vat.model import VATModel
+
+GATE_SCALE = 3.0
+"""Log-odds of a gate for each unit of the class-free scores, which are ten times a part of the probability."""
 
 
 @dataclass(frozen=True)
@@ -33,26 +32,27 @@ class Weights:
     left_out : float
         Highest rate at which tokens are deleted from the rows of a step, so that every epoch brings new texts.
     gates : float
-        Of the bottleneck at the input embeddings: the next two terms and the one that keeps the prediction.
-    complement : float
-        Of the term that wants the removed tokens to leave no evidence.
+        Of the bottleneck at the input embeddings, which learns which tokens decide the prediction.
+    gates_from : float
+        Share of the steps after which it joins; until then the order of the tokens says little.
+    draws : int
+        Sets of kept tokens that it draws for each row, at least two; two forward passes each.
     information : float
-        Of the bound on the information that passes; reached linearly over the first fifth of the steps.
-    low, high : float
-        Range of the sampled budgets: shares of the tokens that are kept.
-    temperature : float
-        Of the relaxed gates.
+        Of the bound on the information that passes in the paper's objective; reached linearly over the first fifth of
+        the steps.
     """
 
     class_scores: float = 10.0
     pairs: int = 1
     left_out: float = 0.5
-    gates: float = 0.0
-    complement: float = 0.5
+    gates: float = 3.0
+    gates_from: float = 0.7
+    draws: int = 4
     information: float = 0.1
-    low: float = 0.05
-    high: float = 0.6
-    temperature: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.draws < 2:
+            raise InputError(f"weights.draws is {self.draws}; sets are compared with each other, so 2 are needed")
 
 
 def task_loss(classifier: Classifier, logits: Tensor, labels: Tensor) -> Tensor:
@@ -135,8 +135,7 @@ class LearnerObjective(Objective):
         scorable = batch["scorable"]
         output = self.guide(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"], scorable)
         self.guide.learner.train()
-        budget = torch.rand(len(scorable), device=scorable.device)
-        keep = keep_probabilities(output.scores.float(), scorable, budget) > 0.5
+        keep = top_tokens(output.scores, scorable, torch.rand(len(scorable), 1, device=scorable.device))
         return (keep.roll(1, 0) | ~scorable).float()
 
 
@@ -184,9 +183,11 @@ class CompressorObjective(Objective):
         """Return the weighted terms besides the class scores."""
         raise NotImplementedError
 
-    def information_weight(self) -> Tensor:
-        """Return the weight of the information bound at this step."""
-        return self.weights.information * (self.progress / 0.2).clamp(max=1)
+    def _without(self, removed: Tensor, embeddings: Tensor, batch: Batch) -> Tensor:
+        """Return the learner's probabilities [batch, classes] with tokens [batch, tokens] masked."""
+        with torch.no_grad():
+            logits = run_masked(self.model.learner, embeddings, (~removed).to(embeddings.dtype), batch)
+            return self.model.learner.probabilities(logits)
 
     def _class_scores(self, output: CompressorOutput, p: Tensor, embeddings: Tensor, batch: Batch) -> Tensor:
         scorable = batch["scorable"]
@@ -195,9 +196,7 @@ class CompressorObjective(Objective):
         for _ in range(self.weights.pairs):
             kept = shapley_coalition(scorable)
             for chosen in (kept, scorable & ~kept):  # paired: a set and its complement
-                with torch.no_grad():
-                    keep = (chosen | ~scorable).to(p.dtype)
-                    value = self.model.learner.probabilities(run_masked(self.model.learner, embeddings, keep, batch))
+                value = self._without(scorable & ~chosen, embeddings, batch)
                 parts = (output.class_importance * chosen.unsqueeze(-1)).sum(1)
                 error = (value - self.model.compressor.reference - parts).square().sum(-1)
                 losses.append((error * proper).sum() / proper.sum().clamp(min=1))
@@ -205,10 +204,10 @@ class CompressorObjective(Objective):
 
 
 class FaithfulObjective(CompressorObjective):
-    """Tell what each token does to the prediction; the class scores, from which the class-free ones follow.
+    """Tell what each token does to the prediction, and rank the tokens by how few of them decide it.
 
-    With weight, a bottleneck of gates at the input embeddings joins: for a sampled budget the tokens kept must give the
-    learner's prediction, and the tokens left out that of an empty text; the bound keeps the gates near the budget.
+    The class scores are learnt first. Then a bottleneck at the input embeddings joins: sets of tokens are drawn from
+    the class-free scores, and those are preferred that keep the prediction while the other tokens leave little of it.
     """
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -218,28 +217,30 @@ class FaithfulObjective(CompressorObjective):
     def terms(
         self, features: Tensor, states: Tensor, output: CompressorOutput, p: Tensor, embeddings: Tensor, batch: Batch
     ) -> dict[str, Tensor]:
-        """Return the terms keep, complement and information of the gates, if they have weight."""
-        return self._gate_terms(output, p, embeddings, batch) if self.weights.gates else {}
+        """Return the term of the gates, once they have joined."""
+        if not self.weights.gates or self.progress < self.weights.gates_from:
+            return {}
+        return {"gates": self.weights.gates * self._gates(output.scores.float(), p, embeddings, batch)}
 
-    def _gate_terms(self, output: CompressorOutput, p: Tensor, embeddings: Tensor, batch: Batch) -> dict[str, Tensor]:
-        w, scorable = self.weights, batch["scorable"]
-        budget = torch.empty(len(p), device=p.device).uniform_(w.low, w.high)
-        q = keep_probabilities(output.scores.float(), scorable, budget)
-        gate = torch.where(scorable, binary_concrete(q, w.temperature), 1.0)
-        complement = torch.where(scorable, 1 - gate, 1.0)
-        learner = self.model.learner
-        multi_label = learner.task == MULTI_LABEL
-        with torch.no_grad():
-            empty = learner.probabilities(run_masked(learner, embeddings, (~scorable).float(), batch))
-        kept = run_masked(learner, embeddings, gate, batch)
-        left = run_masked(learner, embeddings, complement, batch)
-        bound = bernoulli_divergence(q, budget[:, None].expand_as(q)) * scorable
-        terms = {
-            "keep": categorical_divergence(p, kept, multi_label=multi_label).mean(),
-            "complement": w.complement * categorical_divergence(empty, left, multi_label=multi_label).mean(),
-            "information": self.information_weight() * (bound.sum(1) / scorable.sum(1)).mean(),
-        }
-        return {name: w.gates * term for name, term in terms.items()}
+    def _gates(self, scores: Tensor, p: Tensor, embeddings: Tensor, batch: Batch) -> Tensor:
+        """Return a loss that falls as the tokens drawn come to hold the evidence; its value says nothing.
+
+        The reward of a set is the probability that it keeps alone, less the one that is left without it. Where sets
+        of a fixed size are drawn with probability proportional to the exponential of their summed scores, the mean
+        reward has the derivative Cov(gate, reward) with respect to the score of a token (the score function
+        estimator, Williams 1992, with the mean over the draws as baseline, Kool, van Hoof and Welling 2019).
+        """
+        scorable, likeliest = batch["scorable"], p.argmax(-1, keepdim=True)
+        share = torch.tensor(SHARES, device=p.device)[torch.randint(len(SHARES), (len(p), 1), device=p.device)]
+        gates, rewards = [], []
+        for _ in range(self.weights.draws):
+            top = draw_top(GATE_SCALE * scores.detach(), scorable, share)
+            alone = self._without(scorable & ~top, embeddings, batch)
+            rewards.append((alone - self._without(top, embeddings, batch)).gather(1, likeliest))
+            gates.append(top.to(p.dtype))
+        gate, reward = torch.stack(gates), torch.stack(rewards)
+        covariance = ((gate - gate.mean(0)) * (reward - reward.mean(0))).sum(0) / (self.weights.draws - 1)
+        return -GATE_SCALE * (covariance * scores).sum(1).mean()
 
 
 class PaperObjective(CompressorObjective):
@@ -255,11 +256,12 @@ class PaperObjective(CompressorObjective):
         """Return the terms task and information."""
         scorer = self.model.compressor.scorer
         assert isinstance(scorer, InformationScore)
+        weight = self.weights.information * (self.progress / 0.2).clamp(max=1)
         logits, information = compressed_prediction(scorer, features, states, batch["scorable"])
         mean = (information * batch["scorable"]).sum(1) / batch["scorable"].sum(1)
         return {
             "task": task_loss(self.model.learner, logits, batch["labels"]).mean(),
-            "information": self.information_weight() * mean.mean(),
+            "information": weight * mean.mean(),
         }
 
 

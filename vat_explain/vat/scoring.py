@@ -11,12 +11,9 @@ from torch import Tensor
 from vat_explain.models import MULTI_LABEL, Classifier
 from vat_explain.text import token_budget_batches
 from vat_explain.vat.batches import TrainingSet, run_masked
+from vat_explain.vat.bottleneck import SHARES, top_tokens
 from vat_explain.vat.compressor import InformationScore
 from vat_explain.vat.model import VATModel
-
-SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
-"""Shares of the tokens that are kept or removed (ERASER, DeYoung et al., ACL 2020)."""
-
 
 FIDELITY_ROWS, FIDELITY_TOKENS = 128, 8192
 """Most rows and tokens that `fidelity` looks at, each several times; it is called after every epoch."""
@@ -72,11 +69,9 @@ def fidelity(model: VATModel, data: TrainingSet) -> dict[str, float]:
         scorable = batch["scorable"]
         output = model(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"], scorable)
         whole, predicted = output.probabilities.max(-1)
-        order = output.scores.masked_fill(~scorable, -torch.inf).sort(dim=1, descending=True, stable=True).indices
-        rank = order.argsort(1)
         embeddings = learner.embed(batch["input_ids"])
         for share in SHARES:
-            top = rank < (scorable.sum(1, keepdim=True) * share).ceil()
+            top = top_tokens(output.scores, scorable, share)
             for keep, sign in ((~top, 1), (top, -1)):
                 logits = run_masked(learner, embeddings, (keep | ~scorable).float(), batch)
                 left = learner.probabilities(logits).gather(1, predicted[:, None])[:, 0]
