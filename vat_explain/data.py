@@ -279,7 +279,7 @@ def _text(table: Table, row: Row, column: str) -> str:
     if value is None:
         raise _row_error(table, row, column, "the text is null", "Fill it in or remove the row")
     if not isinstance(value, str):
-        raise _row_error(table, row, column, f"a {type(value).__name__}, not a text", "Write it as a string")
+        raise _row_error(table, row, column, f"of type {type(value).__name__}, not a text", "Write it as a string")
     if not value.strip():
         raise _row_error(table, row, column, "the text is empty", "Fill it in or remove the row")
     lone = re.search("[\ud800-\udfff]", value)

@@ -18,6 +18,22 @@ _AT_FDCWD = -100  # Linux: paths are relative to the current directory
 _RENAME_EXCHANGE = 2
 
 
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Make a folder and those above it, where they are missing.
+
+    Raises
+    ------
+    DataError
+        If it cannot be made.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"cannot make the folder {folder}: {error.strerror}; name another place") from error
+    return folder
+
+
 def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None:
     """Write a file by way of a temporary one beside it; text is written as UTF-8.
 

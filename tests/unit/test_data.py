@@ -329,8 +329,8 @@ def test_one_class_is_not_enough_to_train(tmp_path):
         (None, "null"),
         ("", "empty"),
         (" \t\u3000", "empty"),
-        (5, "a int"),
-        (["a"], "a list"),
+        (5, "of type int"),
+        (["a"], "of type list"),
         ("ab\ud83d", "U+D83D) at character 2"),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 
 from vat_explain import files
 from vat_explain.errors import BundleError, DataError
-from vat_explain.files import check_replaceable, set_aside, write_atomically, writing_directory
+from vat_explain.files import check_replaceable, make_folder, set_aside, write_atomically, writing_directory
 
 # Kills itself at each call to the operating system in turn, until a whole replacement goes through.
 KILLED_EVERYWHERE = """
@@ -179,6 +179,13 @@ def test_directories_change_places_in_one_step(tmp_path: Path) -> None:
     assert (tmp_path / "a" / "a").read_text() == "b"
     with pytest.raises(FileNotFoundError):
         files._exchange(tmp_path / "a", tmp_path / "missing")
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    assert make_folder(tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=r"cannot make the folder .*file/b"):
+        make_folder(tmp_path / "file" / "b")
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

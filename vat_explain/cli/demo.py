@@ -99,9 +99,9 @@ def _corpus(output: Path, seed: int) -> dict[str, Dataset]:
     """Write the corpus down as anybody's data would be, and read it."""
     from vat_explain.corpus import splits
     from vat_explain.data import load_examples
-    from vat_explain.files import write_atomically
+    from vat_explain.files import make_folder, write_atomically
 
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     data: dict[str, Dataset] = {}
     for name, examples in splits(seed).items():
         rows = [{"text": one.text, "label": one.label, "rationale": one.rationale} for one in examples]

@@ -25,6 +25,7 @@ from vat_explain.evaluation.report import write_report
 from vat_explain.evaluation.results import Evaluation, collect
 from vat_explain.evaluation.texts import TEXT, Batch, Bench, Settings
 from vat_explain.explainer import VATExplainer
+from vat_explain.files import make_folder
 from vat_explain.models import Classifier
 from vat_explain.progress import progress_bar
 from vat_explain.text import Encoded, TextEncoder
@@ -104,8 +105,7 @@ def evaluate(
     digests["data"] = _data_digest(examples, planted)
     key = json.dumps([digests, asdict(settings), numbers, vat_explain.__version__])
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()) if output is None else output)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder(stack.enter_context(tempfile.TemporaryDirectory()) if output is None else output)
         journal = Journal(folder / f"interim-{hashlib.sha256(key.encode()).hexdigest()[:16]}.jsonl")
         stack.callback(journal.close)
         bar = stack.enter_context(progress_bar("evaluating", len(numbers) * (len(chosen) + 1), quiet=quiet))
