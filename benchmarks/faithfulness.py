@@ -4,7 +4,8 @@ The MiniLM encoder is fine-tuned on each data set by a plain loop and frozen, a 
 methods explain the same test texts. Chinese reviews get a small encoder of their own, trained from scratch, since
 MiniLM's vocabulary does not hold their characters.
 
-    python benchmarks/faithfulness.py [--sets sst2 trec ...] [--texts 100] [--methods vat ig ...] [--train-texts N]
+    python benchmarks/faithfulness.py [--sets sst2 trec ...] [--texts 100] [--methods vat ig ...]
+        [--train-texts N] [--classifier-texts N]
 
 Each stage of each data set is kept under --work: an interrupted run goes on where it was, and each finished data set
 is added to --output.
@@ -110,7 +111,8 @@ def run(name: str, task: Task, options: argparse.Namespace) -> dict[str, Any]:
     """Fine-tune, fit and evaluate one data set, or load what an earlier run finished."""
     work = options.work / name
     work.mkdir(parents=True, exist_ok=True)
-    train, dev, test = load(options.data / name, task, options.train_texts)
+    train, dev, test = load(options.data / name, task, options.classifier_texts or options.train_texts)
+    texts = drawn(train, options.train_texts)
     encoder = encoder_from_scratch(train, work / "encoder") if task.scratch else minilm()
     bf16 = options.mixed_precision == "bf16"
     rate, epochs = (5e-4, 6) if task.scratch else (4e-5, 3)
@@ -133,7 +135,7 @@ def run(name: str, task: Task, options: argparse.Namespace) -> dict[str, Any]:
             max_length=task.max_length,
             loop=LoopConfig(seed=options.seed, mixed_precision=options.mixed_precision),
         )
-        fit(str(work / "plain"), train, dev, config=config, output=work / "bundle", resume=True)
+        fit(str(work / "plain"), texts, dev, config=config, output=work / "bundle", resume=True)
         write_atomically(work / "seconds.json", json.dumps(time.perf_counter() - started))
     seconds["fit"] = json.loads((work / "seconds.json").read_text())
     explainer = VATExplainer.from_pretrained(work / "bundle")
@@ -152,7 +154,8 @@ def run(name: str, task: Task, options: argparse.Namespace) -> dict[str, Any]:
     logits = logits_of(model, AutoTokenizer.from_pretrained(work / "plain"), part, task.max_length)
     return {
         "accuracy": accuracy(logits, part),
-        "train_texts": len(train.examples),
+        "train_texts": len(texts.examples),
+        "classifier_texts": len(train.examples),
         "seconds": {stage: round(value, 1) for stage, value in seconds.items()},
         "versus_best": versus_best(evaluation),
         **evaluation.to_dict(),
@@ -211,7 +214,8 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", choices=tuple(TASKS), default=tuple(TASKS))
     parser.add_argument("--methods", nargs="+")
     parser.add_argument("--texts", type=int, default=100)
-    parser.add_argument("--train-texts", type=int)
+    parser.add_argument("--train-texts", type=int, help="of the compressor, and of the classifier if not named")
+    parser.add_argument("--classifier-texts", type=int)
     parser.add_argument("--search-budget", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--mixed-precision", default="no")
