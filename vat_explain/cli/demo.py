@@ -46,7 +46,7 @@ def demo(
 ) -> None:
     """Fit a small classifier and its explainer to the embedded corpus, judge both and show explanations.
 
-    Takes about two minutes on two cores, and needs no network.
+    Takes two to three minutes on two cores, and needs no network.
     """
     started = time.monotonic()
     check_writable(output, folder=True)
