@@ -64,11 +64,7 @@ def main() -> None:
     explainer = fit(model, data["train"], data["dev"], tokenizer=tokenizer, config=config)
 
     known = explainer.encode([example.text for example in data["train"].examples[:500]])
-    with torch.no_grad():
-        classes = [explainer.labels.index(one.label) for one in explainer.explain([text.text for text in known])]
-    lexicon = token_lexicon(
-        Method("vat", VATAttribution(explainer), False, "1 pass"), explainer.learner, known, classes
-    )
+    lexicon = token_lexicon(method(explainer), explainer.learner, known, decided(explainer, known))
     evaluation = evaluate(
         explainer,
         data["test"].examples,
