@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -80,11 +79,7 @@ def main() -> None:
         if classifier is explainer.learner:
             return method(explainer)
         frozen = FitConfig(loop=config.loop, freeze_learner=True)
-        with tempfile.TemporaryDirectory() as folder:
-            classifier.model.save_pretrained(folder)
-            tokenizer.save_pretrained(folder)
-            other = fit(folder, data["train"], data["dev"], config=frozen)
-        return method(other)
+        return method(fit(classifier.model, data["train"], data["dev"], tokenizer=tokenizer, config=frozen))
 
     taus = {
         "vat": randomisation_test(refitted, explainer.learner, texts, targets, options.seed),
