@@ -21,7 +21,7 @@ import torch
 from matplotlib import pyplot
 
 from vat_explain.files import write_atomically
-from vat_explain.models import load_classifier, load_tokenizer
+from vat_explain.loading import load_classifier, load_tokenizer
 from vat_explain.progress import progress_bar
 from vat_explain.text import SpecialTokens
 from vat_explain.vat.compressor import Compressor, CompressorConfig

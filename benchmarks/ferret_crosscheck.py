@@ -35,7 +35,8 @@ def ours(model_folder: str, work: Path) -> None:
 
     from vat_explain.evaluation import erasure
     from vat_explain.evaluation.perturb import probabilities_under
-    from vat_explain.models import Classifier, load_tokenizer, text_encoder
+    from vat_explain.loading import load_tokenizer
+    from vat_explain.models import Classifier, text_encoder
     from vat_explain.text import SpecialTokens
 
     torch.manual_seed(0)

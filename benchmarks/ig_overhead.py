@@ -23,7 +23,8 @@ from torch import Tensor
 
 from vat_explain.attribution.standard import standard_method
 from vat_explain.files import write_atomically
-from vat_explain.models import Classifier, load_classifier, load_tokenizer
+from vat_explain.loading import load_classifier, load_tokenizer
+from vat_explain.models import Classifier
 from vat_explain.progress import progress_bar
 from vat_explain.text import SpecialTokens
 

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from vat_explain.explanation import Explanation, ScoredSpan
-from vat_explain.text import word_spans
+from vat_explain.words import word_spans
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60)
 """Any text that can be encoded, control characters and all scripts included."""

@@ -18,6 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from vat_explain.card import FORMAT_VERSION, Card
 from vat_explain.errors import BundleError
 from vat_explain.files import check_replaceable, set_aside, writing_directory
+from vat_explain.loading import own_memory
 from vat_explain.manifest import Manifest, holds_only_listed, read_json, read_manifest, write_manifest
 from vat_explain.model_folder import (
     MODEL_FILES,
@@ -29,7 +30,7 @@ from vat_explain.model_folder import (
     save_tokenizer,
     writing,
 )
-from vat_explain.models import Classifier, own_memory
+from vat_explain.models import Classifier
 from vat_explain.vat.compressor import Compressor
 from vat_explain.vat.model import VATModel
 

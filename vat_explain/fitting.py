@@ -21,15 +21,8 @@ from vat_explain.card import package_versions, read_licence
 from vat_explain.data import Dataset, Example, LabelSet
 from vat_explain.errors import DataError, InputError, ModelError, TrainingError
 from vat_explain.explainer import VATExplainer
-from vat_explain.models import (
-    MULTI_LABEL,
-    SINGLE_LABEL,
-    Classifier,
-    finished_labels,
-    load_classifier,
-    load_tokenizer,
-    text_encoder,
-)
+from vat_explain.loading import finished_labels, load_classifier, load_tokenizer
+from vat_explain.models import MULTI_LABEL, SINGLE_LABEL, Classifier, text_encoder
 from vat_explain.text import SpecialTokens, TextEncoder, Window
 from vat_explain.vat.batches import TrainingSet
 from vat_explain.vat.checkpoint import discard

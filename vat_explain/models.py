@@ -5,28 +5,19 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import (
-    AutoConfig,
-    AutoModelForSequenceClassification,
-    AutoTokenizer,
-    PreTrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from vat_explain.errors import InputError, ModelError
 from vat_explain.text import SpecialTokens, TextEncoder
 
 SINGLE_LABEL = "single_label"
 MULTI_LABEL = "multi_label"
-_PROBLEM_TYPES = {SINGLE_LABEL: "single_label_classification", MULTI_LABEL: "multi_label_classification"}
+PROBLEM_TYPES = {SINGLE_LABEL: "single_label_classification", MULTI_LABEL: "multi_label_classification"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +69,7 @@ class Classifier(nn.Module):
             raise ModelError(
                 f"{name} takes no inputs_embeds and attention_mask, which a compressor needs; use an encoder that does"
             )
-        if config.problem_type == "regression" or (config.num_labels == 1 and not _is_multi_label(config)):
+        if config.problem_type == "regression" or (config.num_labels == 1 and not is_multi_label(config)):
             raise ModelError(
                 f"{name} is a regression model (num_labels={config.num_labels}); for one yes/no logit "
                 "set config.problem_type = 'multi_label_classification'"
@@ -93,12 +84,12 @@ class Classifier(nn.Module):
     @property
     def task(self) -> str:
         """``"single_label"`` or ``"multi_label"``."""
-        return MULTI_LABEL if _is_multi_label(self.model.config) else SINGLE_LABEL
+        return MULTI_LABEL if is_multi_label(self.model.config) else SINGLE_LABEL
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the classes, in the order of the logits."""
-        return _label_names(self.model.config)
+        return label_names(self.model.config)
 
     @property
     def num_labels(self) -> int:
@@ -259,8 +250,15 @@ class Classifier(nn.Module):
             )
 
 
-def _is_multi_label(config: PreTrainedConfig) -> bool:
-    return bool(config.problem_type == _PROBLEM_TYPES[MULTI_LABEL])
+def is_multi_label(config: PreTrainedConfig) -> bool:
+    """Tell whether a classifier gives each class a probability of its own."""
+    return bool(config.problem_type == PROBLEM_TYPES[MULTI_LABEL])
+
+
+def label_names(config: PreTrainedConfig) -> tuple[str, ...]:
+    """Return the names of the classes in the order of the logits."""
+    names: dict[int, str] = config.id2label  # type: ignore[assignment]  # JSON keys, made ints by HF
+    return tuple(str(names[i]) for i in sorted(names))
 
 
 class EncoderCopy(nn.Module):
@@ -356,101 +354,3 @@ def text_encoder(
     if max_length is not None and not 4 <= max_length <= longest:
         raise InputError(f"max_length={max_length} is not between 4 and {longest}, the most that this model takes")
     return TextEncoder(backend, classifier.special, max_length or longest, overlap)
-
-
-def load_tokenizer(source: str | Path) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a model folder or name.
-
-    Raises
-    ------
-    ModelError
-        If there is none that can be read.
-    """
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"no tokenizer could be loaded from {source}: {_first_line(error)}") from error
-    return tokenizer
-
-
-def load_classifier(
-    source: str | Path,
-    special: SpecialTokens,
-    labels: Sequence[str] | None = None,
-    task: str = SINGLE_LABEL,
-) -> Classifier:
-    """Load a finished classifier, or a plain encoder with a new classification head.
-
-    Parameters
-    ----------
-    source : str or Path
-        Folder or name of a HuggingFace model; weights are read from safetensors only.
-    special : SpecialTokens
-        Ids of its tokenizer.
-    labels : sequence of str, optional
-        Class names for the new head of a plain encoder; a finished classifier keeps its own.
-    task : {"single_label", "multi_label"}
-        What the new head is trained for.
-
-    Raises
-    ------
-    ModelError
-        If the model cannot be loaded from safetensors, or a plain encoder comes without labels.
-    """
-    try:
-        keywords: dict[str, Any] = {}
-        if finished_labels(source) is None:
-            if labels is None:
-                raise ModelError(f"{source} is a plain encoder; name the classes that its new head should tell apart")
-            keywords = {
-                "num_labels": len(labels),
-                "id2label": dict(enumerate(labels)),
-                "label2id": {label: i for i, label in enumerate(labels)},
-                "problem_type": _PROBLEM_TYPES[task],
-            }
-        model = AutoModelForSequenceClassification.from_pretrained(
-            str(source), use_safetensors=True, trust_remote_code=False, **keywords
-        )
-    except (OSError, ValueError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(
-            f"no classifier could be loaded from {source} (safetensors only): {_first_line(error)}"
-        ) from error
-    own_memory(model)
-    return Classifier(model, special)
-
-
-def own_memory(module: nn.Module) -> None:
-    """Move weights out of the file that they are mapped from, so that equal weights give equal bits.
-
-    In a mapped file tensors begin anywhere, and matrix products round differently with where their inputs begin.
-    """
-    for tensor in (*module.parameters(), *module.buffers()):
-        tensor.data = tensor.data.clone()
-
-
-def finished_labels(source: str | Path) -> tuple[tuple[str, ...], str] | None:
-    """Return class names and task of a model that was trained as a sequence classifier, None for a plain encoder.
-
-    Raises
-    ------
-    ModelError
-        If there is no readable configuration.
-    """
-    try:
-        config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"no model could be found at {source}: {_first_line(error)}") from error
-    if not any("ForSequenceClassification" in name for name in config.architectures or ()):
-        return None
-    return _label_names(config), MULTI_LABEL if _is_multi_label(config) else SINGLE_LABEL
-
-
-def _label_names(config: PreTrainedConfig) -> tuple[str, ...]:
-    names: dict[int, str] = config.id2label  # type: ignore[assignment]  # JSON keys, made ints by HF
-    return tuple(str(names[i]) for i in sorted(names))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

@@ -22,7 +22,8 @@ from tests import bundles, tiny
 from vat_explain.bundle import check_target, load_bundle, load_judge, save_bundle
 from vat_explain.card import FORMAT_VERSION, Card, read_licence
 from vat_explain.errors import BundleError
-from vat_explain.models import own_memory, text_encoder
+from vat_explain.loading import own_memory
+from vat_explain.models import text_encoder
 
 SPECIFICATION = Path(__file__).parents[2] / "docs" / "bundle-format.md"
 KILLS = """

@@ -8,7 +8,8 @@ from transformers import GPT2Config, GPT2ForSequenceClassification
 
 from tests import tiny
 from vat_explain.errors import InputError, ModelError
-from vat_explain.models import Classifier, load_classifier, load_tokenizer, text_encoder
+from vat_explain.loading import load_classifier, load_tokenizer
+from vat_explain.models import Classifier, text_encoder
 from vat_explain.text import SpecialTokens, collate
 
 TEXTS = [("the film was not good but the plot was great", None), ("a dull story", None)]

@@ -12,7 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 
 from tests import tiny
 from vat_explain.errors import InputError, InputTypeError
-from vat_explain.text import MAX_CHARACTERS, SpecialTokens, TextEncoder, collate, token_budget_batches, word_spans
+from vat_explain.text import MAX_CHARACTERS, SpecialTokens, TextEncoder, collate, token_budget_batches
+from vat_explain.words import word_spans
 
 SPECIAL = SpecialTokens.from_tokenizer(tiny.tokenizer())
 

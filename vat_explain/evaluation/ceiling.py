@@ -20,7 +20,8 @@ from vat_explain.evaluation.perturb import (
     probabilities_under,
 )
 from vat_explain.models import Classifier
-from vat_explain.text import BoolArray, Encoded, IntArray
+from vat_explain.text import BoolArray, Encoded
+from vat_explain.words import IntArray
 
 WIDEST_BEAM = 4
 

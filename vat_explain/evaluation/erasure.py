@@ -20,7 +20,8 @@ from vat_explain.evaluation.perturb import (
     probabilities_under,
 )
 from vat_explain.models import MULTI_LABEL, Classifier
-from vat_explain.text import BoolArray, Encoded, IntArray
+from vat_explain.text import BoolArray, Encoded
+from vat_explain.words import IntArray
 
 BINS = (0.01, 0.05, 0.1, 0.2, 0.5)
 """Shares of the tokens over which comprehensiveness and sufficiency are averaged (DeYoung et al. 2020)."""

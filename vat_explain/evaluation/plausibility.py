@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from vat_explain.evaluation.perturb import FloatArray
-from vat_explain.text import BoolArray, Encoded, IntArray
+from vat_explain.text import BoolArray, Encoded
+from vat_explain.words import IntArray
 
 IOU_MATCH = 0.5
 
