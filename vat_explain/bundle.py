@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
+from vat_explain import model_folder
 from vat_explain.card import FORMAT_VERSION, Card
 from vat_explain.errors import BundleError
 from vat_explain.files import check_replaceable, set_aside, writing_directory
@@ -142,6 +143,18 @@ def check_target(directory: str | os.PathLike[str]) -> None:
         If there are files in it that are not part of a bundle.
     """
     check_replaceable(directory, what="bundle", replaceable=_is_bundle, error=BundleError)
+
+
+def check_savable(learner: Classifier, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise the error with which `save_bundle` would refuse a model, as far as that can be told before a training.
+
+    Raises
+    ------
+    BundleError
+        If model and tokenizer do not fit each other, or name code.
+    """
+    model_folder.check_savable(learner.model, tokenizer)
+    _check_vocabulary(tokenizer, learner)
 
 
 def load_bundle(directory: str | os.PathLike[str], *, device: str | torch.device = "cpu") -> Bundle:

@@ -216,6 +216,11 @@ class _LabelReader:
             )
         if self.closed is not None:
             return LabelSet(self.closed.names, self.several)
+        if all(re.fullmatch(r"-?[0-9]*\.[0-9]+", name) for name in self.seen):
+            raise DataError(
+                f"{self.table.name}, column {self.column!r}: the labels are numbers such as {min(self.seen)}, which "
+                "scores are and classes are not. Name the column of the classes, or make classes of the scores."
+            )
         if all(re.fullmatch("-?[0-9]{1,18}", name) for name in self.seen):
             return LabelSet(tuple(sorted(self.seen, key=lambda name: (int(name), name))), self.several)
         return LabelSet(tuple(sorted(self.seen)), self.several)
@@ -226,6 +231,9 @@ class _LabelReader:
     def _written(self, row: Row, value: object) -> str:
         if isinstance(value, float) and value.is_integer():  # what an integer column with gaps becomes in some tools
             value = int(value)
+        if isinstance(value, str) and re.fullmatch(r"\s*-?[0-9]+\.0+\s*", value):  # and in CSV
+            known = self.closed is not None and self.closed.find(value.strip()) is not None
+            value = value if known else value.partition(".")[0]
         if isinstance(value, bool):
             return str(value).lower()
         if isinstance(value, int) and self.declared is not None:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from vat_explain.bundle import Card, check_target
+from vat_explain.bundle import Card, check_savable, check_target
 from vat_explain.card import package_versions, read_licence
 from vat_explain.data import Dataset, Example, LabelSet
 from vat_explain.errors import DataError, InputError, ModelError, TrainingError
@@ -90,10 +90,15 @@ def known_labels(model: str | Path) -> LabelSet | None:
     Raises
     ------
     ModelError
-        If the model's configuration cannot be read.
+        If the model's configuration cannot be read, or it tells no classes apart.
     """
     found = finished_labels(model)
-    return None if found is None else LabelSet(found[0], found[1] == MULTI_LABEL)
+    if found is None:
+        return None
+    names, task = found
+    if len(names) < 2 and task == SINGLE_LABEL:
+        raise ModelError(f"{model} gives one number, as regression and ranking models do; use a model of classes")
+    return LabelSet(names, task == MULTI_LABEL)
 
 
 def fit(
@@ -111,7 +116,8 @@ def fit(
     Parameters
     ----------
     model : str, Path or PreTrainedModel
-        A finished classifier, or a plain encoder that gets a new head; a folder, a name, or a model in memory.
+        Folder or name of a finished classifier, or of a plain encoder that gets a new head; or a classifier in memory
+        in float32, which is trained in place unless it is frozen.
     train, dev : Dataset
         Labelled texts. Without `dev`, a tenth of `train` is set aside.
     tokenizer : PreTrainedTokenizerBase, optional
@@ -139,6 +145,8 @@ def fit(
     torch.manual_seed(config.loop.seed)
     tokenizer = _tokenizer(model, tokenizer)
     learner = _learner(model, tokenizer, train.labels, frozen=config.freeze_learner)
+    if output is not None:
+        check_savable(learner, tokenizer)
     encoder = text_encoder(tokenizer, learner, config.max_length)
     examples, dev_examples = _split(train, dev, config.loop.seed)
     data = _training_set(examples, train.source, encoder, train.labels)
@@ -261,6 +269,11 @@ def _learner(
 ) -> Classifier:
     special = SpecialTokens.from_tokenizer(tokenizer)
     if isinstance(model, PreTrainedModel):
+        kind = type(model).__name__
+        if "ForSequenceClassification" not in kind:
+            raise ModelError(f"{kind} is no sequence classifier; pass one, or the folder of an encoder to train")
+        if model.dtype != torch.float32:
+            raise ModelError(f"the {kind} is in {model.dtype}, which rounds small effects away; call .float() on it")
         learner = Classifier(model, special)
     else:
         if frozen and finished_labels(model) is None:
@@ -294,7 +307,8 @@ def _split(train: Dataset, dev: Dataset | None, seed: int) -> tuple[Sequence[Exa
 def _training_set(examples: Sequence[Example], source: str, encoder: TextEncoder, labels: LabelSet) -> TrainingSet:
     windows: list[Window] = []
     targets: list[Any] = []
-    for example in examples:
+    texts: list[int] = []
+    for number, example in enumerate(examples):
         try:
             encoded = encoder.encode(example.text, example.text_pair)
         except InputError as error:
@@ -306,12 +320,19 @@ def _training_set(examples: Sequence[Example], source: str, encoder: TextEncoder
             target = example.label[0]
         windows.extend(encoded.windows)
         targets.extend([target] * len(encoded.windows))
-    return TrainingSet(windows, torch.tensor(targets), encoder.special.pad)
+        texts.extend([number] * len(encoded.windows))
+    return TrainingSet(windows, torch.tensor(targets), encoder.special.pad, torch.tensor(texts))
 
 
 def _checkpoints(output: Path, *, resume: bool) -> Path:
     directory = output.absolute().parent / f".{output.name}.training"
-    if directory.exists() and not resume:
+    if not directory.exists():
+        try:  # before hours of training, not after
+            directory.mkdir(parents=True)
+            directory.rmdir()
+        except OSError as error:
+            raise TrainingError(f"cannot write to {directory.parent}: {error.strerror}; name another output") from error
+    if (directory / "state.safetensors").exists() and not resume:
         raise TrainingError(
             f"an interrupted run left its checkpoint in {directory}; pass --resume to go on with it, or delete it"
         )
@@ -326,5 +347,5 @@ def _key(config: FitConfig, digests: Sequence[str], model: str | Path) -> str:
 
 def _base_model(model: str | Path | PreTrainedModel) -> dict[str, str | None]:
     if isinstance(model, PreTrainedModel):
-        return {"name": model.name_or_path or type(model).__name__, "licence": None}
+        return {"name": Path(model.name_or_path or "").name or type(model).__name__, "licence": None}
     return {"name": Path(model).name, "licence": read_licence(model)}

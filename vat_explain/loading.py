@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from safetensors import SafetensorError
 from torch import nn
 from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer, PreTrainedTokenizerBase
 
@@ -65,9 +67,14 @@ def load_classifier(
                 "problem_type": PROBLEM_TYPES[task],
             }
         model = AutoModelForSequenceClassification.from_pretrained(
-            str(source), use_safetensors=True, trust_remote_code=False, **keywords
+            # Checkpoints in half precision are trained, and explained, in full: rounding would hide small effects.
+            str(source),
+            dtype=torch.float32,
+            use_safetensors=True,
+            trust_remote_code=False,
+            **keywords,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if isinstance(error, ModelError):
             raise
         raise ModelError(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 from transformers import (
@@ -43,9 +45,7 @@ def save_model(folder: Path, model: PreTrainedModel) -> None:
     BundleError
         If the model needs other files, or code, mixes dtypes, which loading would make one, or cannot be written.
     """
-    dtypes = {parameter.dtype for parameter in model.parameters()}
-    if len(dtypes) > 1:
-        raise BundleError(f"the {folder.name} mixes {sorted(map(str, dtypes))}; convert it to one with .to(dtype)")
+    _check_dtypes(model, folder.name)
     with writing(folder):
         model.save_pretrained(folder, max_shard_size="1000TB")  # one file, whatever its size
     strangers = sorted({path.name for path in folder.iterdir()} - {*MODEL_FILES, *TOKENIZER_FILES})
@@ -55,6 +55,14 @@ def save_model(folder: Path, model: PreTrainedModel) -> None:
             "merge adapters into the model and use one of transformers' own classes"
         )
     _refuse_code(folder / "config.json")
+
+
+def check_savable(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Raise the error with which `save_model` or `save_tokenizer` would refuse a model, as far as that is soon told."""
+    _check_dtypes(model, "model")
+    _refuse_names(json.loads(model.config.to_json_string()), "the configuration of the model")
+    with tempfile.TemporaryDirectory() as scratch:
+        save_tokenizer(Path(scratch, "tokenizer"), tokenizer)
 
 
 def load_model(folder: Path, attention: str | None) -> PreTrainedModel:
@@ -133,11 +141,24 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def _check_dtypes(model: PreTrainedModel, what: str) -> None:
+    dtypes = {parameter.dtype for parameter in model.parameters()}
+    if len(dtypes) > 1:
+        raise BundleError(f"the {what} mixes {sorted(map(str, dtypes))}; convert it to one with .to(dtype)")
+
+
 def _refuse_code(path: Path) -> None:
     """Raise an error if a configuration names code to import or anything to fetch."""
-    found = sorted(_FORBIDDEN & read_json(path)[0].keys())
+    _refuse_names(read_json(path)[0], str(path))
+
+
+def _refuse_names(settings: Mapping[str, Any], where: str) -> None:
+    found = sorted(_FORBIDDEN & settings.keys())
     if found:
-        raise BundleError(f"{path} sets {found}, which can make code run; bundles hold transformers' own models only")
+        raise BundleError(
+            f"{where} sets {found}, which can make code run; bundles hold transformers' own models only. "
+            "Remove these settings, or use one of its classes"
+        )
 
 
 @contextmanager

@@ -6,6 +6,8 @@ texts exactly as the part that explains with torch does.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +27,9 @@ BoolArray = NDArray[np.bool_]
 
 MAX_CHARACTERS = 1_000_000
 """Longest text, in characters, that is tokenised at all; longer ones are refused."""
+
+MAX_PAIR_WINDOWS = 1024
+"""Most windows of a pair, whose number grows with the product of the lengths of its texts."""
 
 
 @dataclass(frozen=True)
@@ -173,6 +178,11 @@ class TextEncoder:
         self.max_length = max_length
         self.overlap = overlap
 
+    def digest(self) -> str:
+        """Return the SHA-256 of all that decides how texts are read: tokenizer, special tokens, windows."""
+        content = [self._tokenizer.to_str(), self.special.to_dict(), self.max_length, self.overlap]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
     def encode(self, text: str, text_pair: str | None = None) -> Encoded:
         """Encode one text or one pair.
 
@@ -182,7 +192,8 @@ class TextEncoder:
             If a text is not a string.
         InputError
             If a text is empty or only white space, holds a lone surrogate, is longer than `MAX_CHARACTERS`, or
-            consists of nothing that the tokenizer turns into tokens to score.
+            consists of nothing that the tokenizer turns into tokens to score, or a pair has more than
+            `MAX_PAIR_WINDOWS` windows.
         """
         for name, value in (("text", text), ("text_pair", text_pair)):
             if value is not None or name == "text":
@@ -237,8 +248,15 @@ class TextEncoder:
         room_first = min(room_first, len(first))
         room_second = room - room_first
         special = np.flatnonzero(segment < 0)
-        for part_first in _stretches(first, room_first, self.overlap):
-            for part_second in _stretches(second, room_second, self.overlap):
+        parts_first = _stretches(first, room_first, self.overlap)
+        parts_second = _stretches(second, room_second, self.overlap)
+        if paired and len(parts_first) * len(parts_second) > MAX_PAIR_WINDOWS:
+            raise InputError(
+                f"the pair would be read in {len(parts_first) * len(parts_second):,} windows, each stretch of one text "
+                f"with each of the other, and {MAX_PAIR_WINDOWS:,} is the most; shorten one of the texts"
+            )
+        for part_first in parts_first:
+            for part_second in parts_second:
                 yield np.sort(np.concatenate([special, part_first, part_second]))
 
 

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner, Result
 
+from tests import tiny
 from tests.opinions import opinions, write_csv
 from vat_explain.cli import app
+from vat_explain.data import load_examples
+from vat_explain.errors import ModelError
+from vat_explain.explainer import VATExplainer
+from vat_explain.fitting import fit as run
 
 FEW_STEPS = ["--epochs", "1", "--learner-epochs", "1", "--rounds", "1", "--max-length", "32", "--quiet"]
 
@@ -128,3 +136,69 @@ def test_settings_that_cannot_be_are_refused(tmp_path, tiny_encoder, options, wo
 def test_a_model_that_is_not_there_is_refused(tmp_path):
     train = write_csv(tmp_path / "train.csv", opinions(20))
     assert_refused(fit(tmp_path, tmp_path / "nothing", "--train", str(train)), tmp_path, "nothing")
+
+
+def test_an_output_that_cannot_be_is_refused_before_the_training(tmp_path, tiny_encoder):
+    train = write_csv(tmp_path / "train.csv", opinions(20))
+    (tmp_path / "file").write_text("")
+    for place in ("/proc/out", str(tmp_path / "file" / "out")):  # not even root may make these
+        result = CliRunner().invoke(
+            app, ["fit", "--model", str(tiny_encoder), "--train", str(train), "--output", place, "--epochs", "9999"]
+        )
+        assert_refused(result, tmp_path, "cannot write", "name another")
+
+
+@pytest.mark.parametrize("change", ["code", "tokens", "cut", "head", "one number"])
+def test_a_model_that_cannot_be_bundled_is_refused_before_the_training(tmp_path, tiny_classifier, change):
+    model = shutil.copytree(tiny_classifier, tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    if change == "code":
+        config["auto_map"] = {"AutoModel": "mine.Model"}
+    elif change == "head":
+        config["id2label"] = {"0": "bad", "1": "fair", "2": "good"}
+    elif change == "one number":
+        config |= {"id2label": {"0": "LABEL_0"}, "problem_type": None}
+    elif change == "tokens":
+        tokenizer = AutoTokenizer.from_pretrained(model)
+        tokenizer.add_tokens(["wow"])
+        tokenizer.save_pretrained(model)
+    else:
+        weights = (model / "model.safetensors").read_bytes()
+        (model / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    (model / "config.json").write_text(json.dumps(config))
+    labels = ["bad", "fair", "good"] if change == "head" else ["bad", "good"]
+    rows = [{"text": f"the film was {label}", "label": label} for label in labels * 5]
+    train = write_csv(tmp_path / "train.csv", rows)
+    result = fit(tmp_path, model, "--train", str(train), "--freeze-learner", "--epochs", "9999")
+    words = {
+        "code": ["the configuration of the model sets ['auto_map']", "Remove"],
+        "tokens": ["resize_token_embeddings"],
+        "cut": ["no classifier could be loaded"],
+        "head": ["no classifier could be loaded"],
+        "one number": ["gives one number"],
+    }
+    assert_refused(result, tmp_path, *words[change])
+
+
+def test_a_classifier_in_half_precision_is_fitted_in_full(tmp_path, tiny_classifier):
+    model = tmp_path / "half"
+    AutoModelForSequenceClassification.from_pretrained(tiny_classifier, dtype=torch.bfloat16).save_pretrained(model)
+    AutoTokenizer.from_pretrained(tiny_classifier).save_pretrained(model)
+    train = write_csv(tmp_path / "train.csv", opinions(20))
+    result = fit(tmp_path, model, "--train", str(train), "--freeze-learner", "--epochs", "1", "--quiet")
+    assert result.exit_code == 0, result.output
+    assert VATExplainer.from_pretrained(tmp_path / "out").learner.model.dtype == torch.float32
+    explainer = VATExplainer.from_pretrained(tmp_path / "out")
+    whole = explainer.explain(["the film was great"])[0]
+    explainer.learner.bfloat16()
+    half = explainer.explain(["the film was great"])[0]
+    assert [token.score for token in half.tokens] == pytest.approx([token.score for token in whole.tokens], abs=0.1)
+
+
+def test_models_in_memory_that_cannot_be_fitted_are_refused(tmp_path):
+    data = load_examples(write_csv(tmp_path / "train.csv", opinions(20)))
+    names = {"id2label": {0: "bad", 1: "good"}, "label2id": {"bad": 0, "good": 1}}
+    with pytest.raises(ModelError, match="BertModel is no sequence classifier"):
+        run(tiny.model("bert", 2, **names).base_model, data, tokenizer=tiny.tokenizer())
+    with pytest.raises(ModelError, match=r"torch.bfloat16.*call .float()"):
+        run(tiny.model("bert", 2, **names).bfloat16(), data, tokenizer=tiny.tokenizer())

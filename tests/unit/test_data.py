@@ -139,6 +139,7 @@ def test_limit_reads_no_further(tmp_path):
         (["pos", "neg", "pos"], ("neg", "pos"), [(1,), (0,), (1,)], False),
         ([10, 9, 2], ("2", "9", "10"), [(2,), (1,), (0,)], False),
         (["10", "9", "-2"], ("-2", "9", "10"), [(2,), (1,), (0,)], False),
+        (["1.0", " 0.00"], ("0", "1"), [(1,), (0,)], False),
         ([1.0, 0.0], ("0", "1"), [(1,), (0,)], False),
         ([True, False], ("false", "true"), [(1,), (0,)], False),
         ([" a ", "b"], ("a", "b"), [(0,), (1,)], False),
@@ -151,6 +152,13 @@ def test_labels_are_inferred(tmp_path, values, names, ids, several):
     data = load_examples(jsonl(tmp_path, *({"text": "t", "label": value} for value in values)))
     assert data.labels == LabelSet(names, several)
     assert [one.label for one in data.examples] == ids
+
+
+def test_scores_are_no_classes(tmp_path):
+    path = jsonl(tmp_path, *({"text": "t", "label": value} for value in ("0.37", "0.9", "-1.25")))
+    assert "scores are and classes are not" in refusal(path)
+    named = LabelSet(("1.0", "2.0"))
+    assert load_examples(jsonl(tmp_path, {"text": "t", "label": "2.0"}), labels=named).examples[0].label == (1,)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,14 @@ def test_words_cover_all_but_white_space_once(text):
     assert set(range(len(text))) - set(covered) == {i for i, c in enumerate(text) if c.isspace()}
 
 
+def test_pairs_of_two_long_texts_are_refused_before_their_windows_are_made():
+    long = "good film " * 3000
+    short = encoder().encode(long, "bad")
+    assert len(short.windows) > 1
+    with pytest.raises(InputError, match=r"read in [0-9,]+ windows.*shorten one"):
+        encoder().encode(long, long)
+
+
 @pytest.mark.parametrize("make", [encoder, byte_level_encoder])
 @settings(max_examples=150)
 @given(text=st.text(max_size=80), pair=st.none() | st.text(max_size=80))

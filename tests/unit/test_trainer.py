@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import torch
 from tests import tiny
 from vat_explain.errors import TrainingError
 from vat_explain.models import text_encoder
+from vat_explain.vat import scoring
 from vat_explain.vat.batches import TrainingSet
 from vat_explain.vat.compressor import Compressor, CompressorConfig
 from vat_explain.vat.model import VATModel
@@ -182,8 +184,52 @@ def test_every_epoch_is_run_and_the_best_or_the_last_remains(select, remains):
 
 def test_a_loss_that_is_not_finite_stops_the_run():
     run = Run(rate=math.inf)
-    with pytest.raises(TrainingError, match="lower the learning rate"):
+    with pytest.raises(TrainingError, match="without mixed precision, or with lower rates"):
         run()
+
+
+def test_accuracy_is_that_of_texts_and_not_of_their_windows():
+    data, learner = training_set(12), tiny.classifier()
+    alone = accuracy(learner, data)["accuracy"]
+    texts = torch.tensor([0, 0, 0, 0, 1, 2, 2, 3, 4, 4, 4, 5])
+    labels = torch.tensor([1, 1, 1, 1, 0, 1, 1, 0, 0, 0, 0, 1])
+    p = [
+        learner.probabilities(
+            learner(torch.from_numpy(window.ids)[None], None, torch.from_numpy(window.type_ids)[None])
+        )
+        for window in data.windows
+    ]
+    means = [torch.cat([p[i] for i in range(12) if texts[i] == text]).mean(0) for text in range(6)]
+    right = [int(mean.argmax()) == int(labels[texts == text][0]) for text, mean in enumerate(means)]
+    assert accuracy(learner, TrainingSet(data.windows, labels, 0, texts))["accuracy"] == pytest.approx(sum(right) / 6)
+    own = [int(one.argmax()) == int(label) for one, label in zip(p, data.labels, strict=True)]
+    assert alone == pytest.approx(sum(own) / 12)
+
+
+def test_what_a_compressor_takes_as_given_comes_from_all_of_the_data(monkeypatch):
+    monkeypatch.setattr(scoring, "REFERENCE_ROWS", 20)
+    learner = tiny.classifier()
+    data = training_set(40)
+    order = sorted(range(40), key=lambda row: int(data.labels[row]))
+    model = VATModel(learner, Compressor(learner, CompressorConfig(width=16, heads=2, objective="paper")))
+    set_reference(model, TrainingSet([data.windows[row] for row in order], data.labels[order], 0))
+    states = []
+    for row in sorted(random.Random(0).sample(range(40), 20)):
+        batch = data.batch([order[row]], torch.device("cpu"))
+        pass_ = learner.run(batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
+        states.append(pass_.states[-1][batch["scorable"]])
+    every = torch.cat(states)
+    assert torch.allclose(model.compressor.scorer.mean, every.mean(0), atol=1e-5)
+    assert torch.allclose(model.compressor.scorer.deviation, every.std(0), rtol=0.02)
+
+
+def test_a_row_alone_gets_no_mask_of_its_own():
+    run = Run()
+    objective = LearnerObjective(run.model.learner, 1.0, run.model, whole=False)
+    monkey = []
+    objective._masks_of_others = lambda batch: monkey.append(batch)
+    objective(run.data.batch([3], torch.device("cpu")))
+    assert not monkey
 
 
 def test_batches_hold_every_row_once_an_epoch_in_another_order():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from vat_explain.cli import options
-from vat_explain.cli.output import print_json, warn
+from vat_explain.cli.output import check_writable, print_json, warn
 
 if TYPE_CHECKING:
     from vat_explain.data import Dataset
@@ -29,7 +29,7 @@ def fit(
     ] = None,
     text_column: options.TextColumn = "text",
     pair_column: options.PairColumn = None,
-    label_column: Annotated[str, typer.Option(help="Column with the label, or a list of labels.")] = "label",
+    label_column: Annotated[str, typer.Option(help="Column with the label, or several: a list, or a|b.")] = "label",
     objective: Annotated[
         Literal["faithful", "paper"], typer.Option(help="What the compressor is trained for.")
     ] = "faithful",
@@ -70,6 +70,7 @@ def fit(
         from vat_explain.fitting import fit as run
         from vat_explain.fitting import known_labels
 
+        check_writable(output, folder=True)
         check_target(output)
         columns: dict[str, Any] = {"text_column": text_column, "pair_column": pair_column, "label_column": label_column}
         train_data = load_examples(train, **columns, labels=known_labels(model), limit=limit)
@@ -101,7 +102,8 @@ def fit(
         result |= {"texts_in_both": shared, "seconds": round(time.monotonic() - started, 1)}
         print_json(result)
         return
-    typer.echo(f"{card.data['texts']} texts, classes {', '.join(card.labels)}")
+    kind = "labels, any number of which may hold:" if card.task == "multi_label" else "classes"
+    typer.echo(f"{card.data['texts']} texts, {kind} {', '.join(card.labels)}")
     typer.echo("development: " + ", ".join(f"{name} {value:.3f}" for name, value in card.metrics.items()))
     typer.echo(f"saved to {output}; try: vat-explain explain {output} --text '...'")
 

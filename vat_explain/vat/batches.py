@@ -26,18 +26,22 @@ class TrainingSet:
     labels : Tensor
         Class numbers [windows], or 0/1 [windows, classes] for multi-label tasks.
     pad_id : int
+    texts : Tensor of int64, shape [windows], optional
+        Number of the text of each window; each is its own without them.
     """
 
     windows: Sequence[Window]
     labels: Tensor
     pad_id: int
+    texts: Tensor | None = None
 
     def sample(self, size: int, seed: int) -> TrainingSet:
         """Return so many rows drawn at random, or all where there are no more."""
         if size >= len(self.windows):
             return self
         rows = sorted(random.Random(seed).sample(range(len(self.windows)), size))
-        return TrainingSet([self.windows[row] for row in rows], self.labels[rows], self.pad_id)
+        texts = None if self.texts is None else self.texts[rows]
+        return TrainingSet([self.windows[row] for row in rows], self.labels[rows], self.pad_id, texts)
 
     def batch(self, rows: Sequence[int], device: torch.device) -> dict[str, Tensor]:
         """Stack rows to tensors [rows, tokens]."""

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,9 @@ def save_state(directory: Path, state: State, key: str) -> None:
         save_file(tensors, temporary, metadata={"state": json.dumps(record)})
         os.replace(temporary, directory / "state.safetensors")
     except (OSError, safetensors.SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
+            directory.rmdir()  # unless it holds an earlier state
         raise TrainingError(
             f"cannot write a checkpoint to {directory}: {error}; make room or choose another output"
         ) from error

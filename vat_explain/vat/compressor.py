@@ -214,6 +214,11 @@ class Compressor(nn.Module):
         uniform = torch.full((classifier.num_labels,), 1 / classifier.num_labels)
         self.register_buffer("reference", uniform)
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its weights."""
+        return self.condition.weight.dtype
+
     def features(
         self,
         pass_: ClassifierOutput,

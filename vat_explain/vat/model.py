@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -73,5 +73,9 @@ class VATModel(nn.Module):
                 scorable = self.learner.scorable(inputs, attention_mask)
         pass_ = self.learner.run(inputs, attention_mask, token_type_ids)
         probabilities = self.learner.probabilities(pass_.logits)
-        output = self.compressor(pass_, probabilities, attention_mask, scorable, token_type_ids)
+        seen, known, dtype = pass_, probabilities, self.compressor.dtype
+        if known.dtype != dtype:  # a learner in half precision beside a compressor that is not
+            seen = replace(pass_, states=tuple(state.to(dtype) for state in pass_.states))
+            known = known.to(dtype)
+        output = self.compressor(seen, known, attention_mask, scorable, token_type_ids)
         return VATOutput(pass_.logits, probabilities, output.scores, output.importance, output.class_importance)

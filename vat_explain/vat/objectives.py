@@ -1,4 +1,4 @@
-"""What the learner, its stand-in for masked inputs and the compressor are trained for."""
+"""What the learner and the compressor are trained for."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ class LearnerObjective(Objective):
         order = torch.randperm(count, device=batch["labels"].device)
         copied = order[: max(1, round(count * self.copies)) if self.copies else 0]
         masked = random_keep(batch["scorable"])
-        if self.guide is not None:
+        if self.guide is not None and count > 1:  # of one row alone there are no others
             guided = torch.rand(count, 1, device=masked.device) < 0.25
             masked = torch.where(guided, self._masks_of_others(batch), masked)
         rows, keep = copied, masked[copied]
@@ -228,7 +228,8 @@ class FaithfulObjective(CompressorObjective):
         The reward of a set is the probability that it keeps alone, less the one that is left without it. Where sets
         of a fixed size are drawn with probability proportional to the exponential of their summed scores, the mean
         reward has the derivative Cov(gate, reward) with respect to the score of a token (the score function
-        estimator, Williams 1992, with the mean over the draws as baseline, Kool, van Hoof and Welling 2019).
+        estimator, Williams 1992, with the mean over the draws as baseline, Kool, van Hoof and Welling 2019). Top-k
+        of noisy scores draws nearly so, which biases the estimate a little.
         """
         scorable, likeliest = batch["scorable"], p.argmax(-1, keepdim=True)
         share = torch.tensor(SHARES, device=p.device)[torch.randint(len(SHARES), (len(p), 1), device=p.device)]

@@ -115,7 +115,13 @@ class Trainer:
     def __post_init__(self) -> None:
         # Frozen parts and rows without a gradient are normal here, so unused parameters must be looked for.
         handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
-        self.accelerator = Accelerator(mixed_precision=self.config.mixed_precision, kwargs_handlers=handlers)
+        try:
+            self.accelerator = Accelerator(mixed_precision=self.config.mixed_precision, kwargs_handlers=handlers)
+        except ValueError as error:  # accelerate keeps its first setting for the life of the process
+            raise TrainingError(
+                f"cannot train with mixed_precision={self.config.mixed_precision!r}: {error}; start a new process to "
+                "train with another precision than before"
+            ) from error
         for module in self.modules.values():
             module.to(self.accelerator.device)
         self._last_checkpoint = time.monotonic()
@@ -206,7 +212,7 @@ class Trainer:
         loss = terms["loss"]
         if not torch.isfinite(loss):
             raise TrainingError(
-                f"the loss became {loss.item()}; lower the learning rate, or train without mixed precision"
+                f"the loss became {loss.item()}; train without mixed precision, or with lower rates in FitConfig"
             )
         optimizer.zero_grad()
         self.accelerator.backward(loss)
