@@ -21,7 +21,7 @@ from vat_explain.files import write_atomically
 from vat_explain.manifest import read_json
 from vat_explain.progress import progress_bar
 from vat_export.local import run_local
-from vat_export.parts import PARTS, REJECTED, Done, Settings, part_file
+from vat_export.parts import PARTS, REJECTED, Done, Settings, file_digest, part_file, printable, rejected_file
 from vat_export.runtime import OnnxExplainer
 from vat_export.sources import Part, Source, find_files, plan
 
@@ -108,20 +108,21 @@ def explain_files(
     for name, value in (("workers", workers), ("part_rows", part_rows), ("top_k", settings.top_k)):
         if value is not None and value < 1:
             raise DataError(f"{name} is {value}; give at least 1")
-    files = find_files(pattern)
     place = Path(output)
+    files = find_files(pattern, apart_from=place)
     explainer = OnnxExplainer(model, threads=None if workers == 1 else 1)
     with _claimed(place):
+        _check_place(place, resume=resume)
         sources = _plan(files, settings, part_rows, quiet=quiet)
         job = {
             "format_version": FORMAT_VERSION,
             "export": explainer.digest,
             "settings": asdict(settings),
             "part_rows": part_rows,
-            "inputs": [{"path": s.path, "sha256": s.sha256, "rows": _rows(s.parts)} for s in sources],
+            "inputs": [{"path": printable(s.path), "sha256": s.sha256, "rows": _rows(s.parts)} for s in sources],
         }
         parts = [part for source in sources for part in source.parts]
-        done = _begin(place, job, resume=resume)
+        done = _begin(place, job)
         resumed = len(done)
         left = [part for part in parts if part.number not in done]
         total = _rows(parts)
@@ -192,15 +193,23 @@ def _claimed(output: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _begin(output: Path, job: dict[str, Any], *, resume: bool) -> dict[int, Done]:
-    """Prepare the output directory; return the parts that an earlier run finished."""
-    present = {path.name for path in output.iterdir() if not _is_temporary(path)}
+def _present(output: Path) -> set[str]:
+    return {path.name for path in output.iterdir() if not _is_temporary(path)}
+
+
+def _check_place(output: Path, *, resume: bool) -> None:
+    """Refuse, before anything is read, a directory that cannot be written into."""
+    present = _present(output)
     if present and not resume:
         raise DataError(f"{output} is not empty; pass --resume to go on with its run, or name another directory")
     strangers = sorted(present - _OURS)
     if strangers or (present and MANIFEST not in present):
         raise DataError(f"{output} holds {strangers or sorted(present)}, and no run to go on with; name another one")
-    if not present:
+
+
+def _begin(output: Path, job: dict[str, Any]) -> dict[int, Done]:
+    """Prepare the output directory; return the parts that an earlier run finished."""
+    if not _present(output):
         _write_manifest(output, job | {"complete": False})
     earlier = read_json(output / MANIFEST)[0]
     differing = [name for name, value in job.items() if earlier.get(name) != value]
@@ -218,9 +227,18 @@ def _begin(output: Path, job: dict[str, Any], *, resume: bool) -> dict[int, Done
                     path.unlink()
     except OSError as error:
         raise DataError(f"cannot write to {output}: {error.strerror}; check its permissions and its room") from error
-    done = {number: entry for number, entry in done.items() if part_file(output, number).exists()}
-    write_atomically(output / JOURNAL, "".join(_line(entry) for entry in done.values()))
-    return done
+    whole = {number: entry for number, entry in done.items() if _is_whole(output, entry)}
+    write_atomically(output / JOURNAL, "".join(_line(entry) for entry in whole.values()))
+    if len(whole) < len(done):
+        _write_manifest(output, job | {"complete": False})
+    return whole
+
+
+def _is_whole(output: Path, entry: Done) -> bool:
+    """Tell whether what was recorded of a part is still there as it was written."""
+    path = part_file(output, entry.part)
+    listed = not entry.rejected or rejected_file(output, entry.part).exists()
+    return listed and path.exists() and file_digest(path) == entry.sha256
 
 
 def _read_journal(output: Path) -> dict[int, Done]:

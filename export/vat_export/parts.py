@@ -120,8 +120,12 @@ def explain_part(
     rejected: list[dict[str, Any]] = []
     rows = 0
     with writing_file(target) as temporary:
-        with pyarrow.parquet.ParquetWriter(temporary, schema, compression="zstd") as writer:
-            for chunk in _chunks(read(part, settings.columns), settings.text_column):
+        # An open file, as pyarrow takes no path that is not UTF-8.
+        with (
+            temporary.open("wb") as stream,
+            pyarrow.parquet.ParquetWriter(stream, schema, compression="zstd") as writer,
+        ):
+            for chunk in chunks(read(part, settings.columns)):
                 good, bad = _encode(explainer, chunk, settings, part.path)
                 rejected += bad
                 if good:
@@ -129,7 +133,7 @@ def explain_part(
                     writer.write_table(_table(explainer, good, scores, settings, part.path, schema))
                 rows += len(good)
                 advance(len(chunk))
-        digest = _digest(temporary)
+        digest = file_digest(temporary)
         if rejected:
             lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in rejected)
             content = "".join(lines).encode(errors="backslashreplace")
@@ -137,17 +141,18 @@ def explain_part(
     return Done(part.number, rows, len(rejected), digest)
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _chunks(records: Iterator[Record], text_column: str) -> Iterator[list[Record]]:
+def chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
+    """Cut rows into chunks of at most `CHUNK_ROWS` rows that end after `CHUNK_CHARACTERS` characters."""
     chunk: list[Record] = []
     characters = 0
     for record in records:
-        text = record.values.get(text_column)
-        characters += len(text) if isinstance(text, str) else 0
+        characters += sum(len(value) for value in record.values.values() if isinstance(value, str))
         chunk.append(record)
         if len(chunk) == CHUNK_ROWS or characters >= CHUNK_CHARACTERS:
             yield chunk
@@ -184,7 +189,14 @@ def _texts(record: Record, settings: Settings) -> tuple[Any, ...]:
 
 def _id(record: Record, settings: Settings) -> str | None:
     value = record.values.get(settings.id_column) if settings.id_column else None
-    return None if value is None else str(value).encode(errors="backslashreplace").decode()
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return None if value is None else printable(str(value))
+
+
+def printable(text: str) -> str:
+    """Return a text with escapes in place of lone surrogates, such as those of file names that are not UTF-8."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 def _schema(explainer: OnnxExplainer, settings: Settings) -> Any:
@@ -237,7 +249,7 @@ def _table(
     tokens = [text.tokens[i] for text, (order, _, _) in zip(encoded, shown, strict=True) for i in order.tolist()]
     ends = np.cumsum([0, *map(len, predicted)])
     columns: dict[str, Any] = {
-        "source": pyarrow.array([path] * len(rows)),
+        "source": pyarrow.array([printable(path)] * len(rows)),
         "row": pyarrow.array([record.row for record, _ in rows], pyarrow.int64()),
         "id": pyarrow.array([_id(record, settings) for record, _ in rows], pyarrow.string()),
         "label": pyarrow.array(labels[best], pyarrow.string()),

@@ -99,6 +99,8 @@ def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
     place = 0
     while place < len(message):
         key, place = _varint(message, place)
+        if not 8 <= key < 1 << 32:  # runtimes cut a longer one off, and would see another field than this
+            raise ValueError(f"field key {key}")
         number, wire = key >> 3, key & 7
         if wire == _VARINT:
             value, place = _varint(message, place)

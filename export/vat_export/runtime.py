@@ -222,12 +222,17 @@ def _session(
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # errors; they are raised too
+    # The format that was checked: without this, some first bytes make it read another one, unchecked.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    if external is not None:
+        options.add_session_config_entry(
+            "session.model_external_initializers_file_folder_path", str(directory.resolve())
+        )
     # Threads that wait in a loop slow down other processes, up to half on a small machine.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        # Weights beside the graph are found by its path.
         return onnxruntime.InferenceSession(
-            data if external is None else str(directory / GRAPH),
+            data,
             options,
             providers=list(providers),
             disabled_optimizers=SLOW_FUSIONS if providers[0] == "CPUExecutionProvider" else None,

@@ -24,6 +24,8 @@ MAX_LINE = 64_000_000
 """Longest line of a text file, and field of a CSV file, in bytes."""
 
 _BATCH = 1024
+_BATCH_BYTES = 32_000_000
+_PIECE = 64
 _BUFFER = 1 << 20
 _FIRST = 100  # JSON Lines: a column that none of so many rows has is taken for a wrong name
 
@@ -43,6 +45,8 @@ class Part:
     rows : int
     offset : int
         Where it begins in bytes; 0 in Parquet.
+    size, modified : int
+        Of the file when it was cut: bytes, and the time of its last change in nanoseconds.
     """
 
     number: int
@@ -50,6 +54,8 @@ class Part:
     first_row: int
     rows: int
     offset: int
+    size: int
+    modified: int
 
 
 @dataclass(frozen=True)
@@ -76,20 +82,34 @@ class Record(NamedTuple):
     problem: str | None = None
 
 
-def find_files(pattern: str) -> list[str]:
-    """Return the absolute paths of the files that a path or pattern (``*``, ``?``, ``**``) names, sorted.
+def find_files(pattern: str, apart_from: Path | None = None) -> list[str]:
+    """Return the absolute paths of the files that a path or pattern (``*``, ``?``, ``**``) names, sorted, each once.
+
+    A file that is there under the very name of the pattern is meant literally. What lies in the directory `apart_from`
+    is left out.
 
     Raises
     ------
     DataError
         If there are none, or one is of an unknown kind.
     """
-    found = sorted(glob.glob(pattern, recursive=True)) if glob.has_magic(pattern) else [pattern]
-    files = [os.path.abspath(path) for path in found if Path(path).is_file()]
+    literal = os.path.lexists(pattern) or not glob.has_magic(pattern)
+    found = [pattern] if literal else sorted(glob.glob(pattern, recursive=True))
+    by_file: dict[str, str] = {}  # links, and loops of them, may give one file several names
+    for path in found:
+        if Path(path).is_file():
+            by_file.setdefault(os.path.realpath(path), os.path.abspath(path))
+    files = list(by_file.values())
     if not files:
         raise DataError(
             f"there is no file {pattern!r}; check the path, and quote patterns so that the shell keeps them"
         )
+    if apart_from is not None:
+        files = [path for path in files if not Path(path).is_relative_to(os.path.abspath(apart_from))]
+        if not files:
+            raise DataError(
+                f"{pattern!r} names nothing but what lies in the output {apart_from}; name the files with texts"
+            )
     for path in files:
         if Path(path).suffix.lower() not in SUFFIXES:
             raise DataError(f"{path} is none of {', '.join(SUFFIXES)}; convert or rename it, or narrow the pattern")
@@ -122,9 +142,10 @@ def plan(
         cut = {".csv": _cut_csv, ".jsonl": _cut_jsonl, ".parquet": _cut_parquet}[Path(path).suffix.lower()]
         digest = hashlib.sha256()
         with _reading(path):
+            state = Path(path).stat()
             stretches = cut(path, columns, part_rows, digest)
-            size = Path(path).stat().st_size
-        parts = [Part(number + i, path, first, rows, offset) for i, (first, rows, offset) in enumerate(stretches)]
+        size, modified = state.st_size, state.st_mtime_ns
+        parts = [Part(number + i, path, *stretch, size, modified) for i, stretch in enumerate(stretches)]
         number += len(parts)
         sources.append(Source(path, digest.hexdigest(), tuple(parts)))
         advance(size)
@@ -144,6 +165,9 @@ def read(part: Part, columns: Sequence[str]) -> Iterator[Record]:
     reader = {".csv": _read_csv, ".jsonl": _read_jsonl, ".parquet": _read_parquet}[Path(part.path).suffix.lower()]
     count = 0
     with _reading(part.path), closing(reader(part, columns)) as records:
+        state = Path(part.path).stat()
+        if (state.st_size, state.st_mtime_ns) != (part.size, part.modified):
+            raise DataError(f"{part.path} changed since the job began; leave input files as they are")
         for record in records:
             yield record
             count += 1
@@ -208,7 +232,8 @@ def _read_csv(part: Part, columns: Sequence[str]) -> Generator[Record, None, Non
             if not fields:
                 continue
             if len(fields) == len(header):
-                yield Record(row, dict(zip(header, fields, strict=True)))
+                named = zip(header, fields, strict=True)
+                yield Record(row, {name: field for name, field in named if name in columns})
             else:
                 yield Record(
                     row, {}, f"the row has {len(fields)} fields, and the header {len(header)}; quote commas in fields"
@@ -218,11 +243,14 @@ def _read_csv(part: Part, columns: Sequence[str]) -> Generator[Record, None, Non
 
 def _csv_records(lines: _Lines) -> Iterator[list[str]]:
     """Read records of long fields; the limit is the whole process's, so it is raised for one record at a time."""
-    reader = csv.reader(lines)
+    reader = csv.reader(lines, strict=True)  # otherwise a quote that is never closed swallows the rows behind it
     while True:
         before = csv.field_size_limit(MAX_LINE)
+        begins = reader.line_num + 1
         try:
             fields = next(reader, None)
+        except csv.Error as error:
+            raise csv.Error(f"{str(error).partition(' - ')[0]}, in the record that begins in line {begins}") from None
         finally:
             csv.field_size_limit(before)
         if fields is None:
@@ -258,7 +286,10 @@ def _read_jsonl(part: Part, columns: Sequence[str]) -> Generator[Record, None, N
             if not line.strip():
                 continue
             values = _parse(line)
-            yield Record(row, {}, values) if isinstance(values, str) else Record(row, values)
+            if isinstance(values, str):
+                yield Record(row, {}, values)
+            else:
+                yield Record(row, {name: values[name] for name in columns if name in values})
 
 
 def _parse(line: str) -> dict[str, object] | str:
@@ -276,41 +307,51 @@ def _cut_parquet(path: str, columns: Sequence[str], part_rows: int, digest: Any)
             digest.update(block)
         if handle.tell() == 0:
             return []
-    with pyarrow.parquet.ParquetFile(path) as file:
+    with open(path, "rb") as handle, pyarrow.parquet.ParquetFile(handle) as file:
         _check_columns(path, file.schema_arrow.names, columns)
         rows = file.metadata.num_rows
     return [(first + 1, min(part_rows, rows - first), 0) for first in range(0, rows, part_rows)]
 
 
 def _read_parquet(part: Part, columns: Sequence[str]) -> Generator[Record, None, None]:
-    with pyarrow.parquet.ParquetFile(part.path, buffer_size=_BUFFER) as file:
+    # An open file, as pyarrow takes no path that is not UTF-8.
+    with open(part.path, "rb") as handle, pyarrow.parquet.ParquetFile(handle, buffer_size=_BUFFER) as file:
         groups: list[int] = []
         skip, before = part.first_row - 1, 0
+        at_once = _BATCH
         for group in range(file.metadata.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
             if before + rows > part.first_row - 1 and before < part.first_row - 1 + part.rows:
                 if not groups:
                     skip -= before
                 groups.append(group)
+                size = file.metadata.row_group(group).total_byte_size
+                at_once = max(1, min(at_once, _BATCH_BYTES * rows // (size + 1)))
             before += rows
         row = part.first_row
-        for batch in file.iter_batches(_BATCH, row_groups=groups, columns=list(dict.fromkeys(columns))):
-            for values in zip(*(_values(batch.column(name)) for name in columns), strict=True):
-                if skip:
-                    skip -= 1
-                    continue
-                yield Record(row, dict(zip(columns, values, strict=True)))
-                row += 1
+        for batch in file.iter_batches(at_once, row_groups=groups, columns=list(dict.fromkeys(columns))):
+            # Piece by piece: what is long and often the same takes little room in Arrow and much in Python.
+            for piece in (batch.slice(start, _PIECE) for start in range(0, len(batch), _PIECE)):
+                for values in zip(*(_values(piece.column(name)) for name in columns), strict=True):
+                    if skip:
+                        skip -= 1
+                        continue
+                    yield Record(row, dict(zip(columns, values, strict=True)))
+                    row += 1
 
 
 def _values(column: Any) -> list[object]:
     """Return the values of a column; text that is not UTF-8 gets lone surrogates, as in other files."""
     if isinstance(column, pyarrow.DictionaryArray):
-        column = column.dictionary_decode()
+        known = _values(column.dictionary)
+        return [None if index is None else known[index] for index in column.indices.to_pylist()]
     if pyarrow.types.is_large_string(column.type) or pyarrow.types.is_string(column.type):
         kind = pyarrow.large_binary() if pyarrow.types.is_large_string(column.type) else pyarrow.binary()
         return [None if v is None else v.decode(errors="surrogateescape") for v in column.cast(kind).to_pylist()]
-    values: list[object] = column.to_pylist()
+    try:
+        values: list[object] = column.to_pylist()
+    except (ValueError, OverflowError):  # times that Python cannot hold
+        values = column.cast(pyarrow.string()).to_pylist()
     return values
 
 
@@ -331,7 +372,9 @@ def _names(columns: Sequence[str] | set[str]) -> str:
 def _reading(path: str) -> Iterator[None]:
     try:
         yield
-    except (OSError, pyarrow.ArrowException) as error:
+    except (OSError, pyarrow.ArrowException, OverflowError, UnicodeError) as error:
         raise DataError(f"{path} cannot be read: {error}; check its permissions, or write it again") from error
     except csv.Error as error:
-        raise DataError(f"{path} is not valid CSV ({error}); check its quotes, or use JSON Lines or Parquet") from error
+        raise DataError(
+            f"{path} is not valid CSV: {error}; check the quotes and line ends there, or use JSON Lines or Parquet"
+        ) from error

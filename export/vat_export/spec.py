@@ -55,7 +55,7 @@ class Spec:
         Names in the graph.
     opset : int
     precision : {"fp32", "int8"}
-        With int8, explanations are approximate and depend a little on the texts in the same batch.
+        With int8, explanations are approximate.
     offset_unit : {"character"}
         What the tokenizer's offsets count.
     reference : tuple of float

@@ -7,18 +7,20 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from google.protobuf.message import DecodeError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import exported
 from vat_explain.errors import BundleError, InputError, ModelError
-from vat_export.protobuf import check_graph
+from vat_export.protobuf import DOMAINS, check_graph
 from vat_export.runtime import OnnxExplainer
 
 
@@ -137,6 +139,25 @@ def test_a_second_graph_in_the_same_file_is_seen(export: Path) -> None:
         OnnxExplainer(export)
 
 
+def test_a_tag_that_runtimes_read_as_another_is_refused(export: Path) -> None:
+    extra = onnx.GraphProto()
+    extra.node.append(FOREIGN)
+    content = extra.SerializeToString()
+    with (export / "model.onnx").open("ab") as stream:  # the field 7, graph, after the lower 32 bits are taken
+        stream.write(onnx_varint((7 << 3 | 2) | 1 << 32) + onnx_varint(len(content)) + content)
+    sign(export)
+    with pytest.raises(BundleError, match="field key"):
+        OnnxExplainer(export)
+
+
+def test_a_graph_in_another_format_is_refused(export: Path) -> None:
+    (export / "model.onnx").write_bytes(b"\x12\x04aaORTM" + bytes(64))  # ONNX Runtime tells its own by these letters
+    check_graph(b"\x12\x06aaORTM")
+    sign(export)
+    with pytest.raises(BundleError):
+        OnnxExplainer(export)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -166,7 +187,11 @@ def test_arbitrary_bytes_pass_or_are_refused(data: bytes) -> None:
         check_graph(data)
     except BundleError:
         return
-    onnx.ModelProto()  # what passes names neither files nor operators; whether it is a graph, the runtime says
+    model = onnx.ModelProto()
+    with suppress(DecodeError):  # whether it is a graph, the runtime says
+        model.ParseFromString(data)
+    assert {entry.domain for entry in model.opset_import} | {node.domain for node in model.graph.node} <= DOMAINS
+    assert not model.functions
 
 
 @pytest.mark.parametrize("content", [b"", b"\x0a", b"not a graph", b"\x38" * 100, b"\x3a\xff\xff\xff\xff\x7f"])
