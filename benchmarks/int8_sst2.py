@@ -56,7 +56,7 @@ def measure(bundle: Path, data: Path, count: int, threads: int) -> dict[str, Any
             export_onnx(bundle, Path(name) / precision, int8=precision == "int8", check=False, quiet=False)
             runtimes[precision] = OnnxExplainer(Path(name) / precision, threads=threads)
         windows = [window for text in explainer.encode(texts) for window in text.windows]
-        methods = [Method(name, Importance(runtime), False, "1 pass") for name, runtime in runtimes.items()]
+        methods = [Method(name, Importance(runtime), False) for name, runtime in runtimes.items()]
         settings = Settings(operators=("mask",), search_budget=0, soft_samples=0)
         judged = evaluate(explainer, examples, methods=methods, settings=settings).to_dict()["methods"]
         faithfulness = {name: {key: judged[name][key] for key in FAITHFULNESS} for name in runtimes}

@@ -38,7 +38,7 @@ METRICS = ("comprehensiveness_mask", "sufficiency_mask", "encoding_gap", "class_
 
 def method(explainer: VATExplainer) -> Method:
     """VAT, to be evaluated by itself."""
-    return Method("vat", VATAttribution(explainer), False, "1 pass")
+    return Method("vat", VATAttribution(explainer), False)
 
 
 def decided(explainer: VATExplainer, texts: Sequence[Encoded]) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -187,7 +188,7 @@ class TextAttribution(Attribution, ABC):
 
 
 class Random(TextAttribution):
-    """Scores drawn uniformly from 0 to 1: what every other method has to beat."""
+    """Scores drawn uniformly from 0 to 1, anew for each text: what every other method has to beat."""
 
     name = "Random"
     targeted = False
@@ -195,8 +196,11 @@ class Random(TextAttribution):
     _one_by_one = True
 
     def _score(self, batch: TextBatch, limit: int) -> Tensor:
+        # All rows start from the same state: the text itself has to tell their draws apart.
+        content = batch.embeddings(self.classifier).float().contiguous().cpu().numpy().tobytes()
+        draw = torch.Generator().manual_seed(int(torch.randint(2**31, ())) ^ zlib.crc32(content))
         scores = torch.zeros(batch.scorable.shape, device=batch.inputs.device)
-        scores[batch.scorable] = torch.rand(int(batch.scorable.sum())).to(scores.device)
+        scores[batch.scorable] = torch.rand(int(batch.scorable.sum()), generator=draw).to(scores.device)
         return scores
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -42,32 +44,37 @@ class Method:
         Called as ``attribution.attribute(ids, target=..., additional_forward_args=(attention_mask, token_type_ids))``.
     targeted : bool
         Whether it explains a class, without a target the predicted one; otherwise its scores are class-free.
-    cost : str
-        What one text costs, in words.
     """
 
     name: str
     attribution: Attribution
     targeted: bool
-    cost: str
+
+    @property
+    def identity(self) -> str:
+        """The name with a digest of class and plain settings, which tells methods of the same name apart."""
+        kind = type(self.attribution)
+        plain = {k: v for k, v in vars(self.attribution).items() if v is None or isinstance(v, str | int | float)}
+        content = json.dumps([kind.__module__, kind.__qualname__, self.targeted, plain], sort_keys=True)
+        return f"{self.name} {hashlib.sha256(content.encode()).hexdigest()[:8]}"
 
 
-_FACTORIES: dict[str, tuple[Factory, str]] = {
-    "random": (Random, "nothing"),
-    "attention": (RawAttention, "1 forward pass"),
-    "rollout": (AttentionRollout, "1 forward pass"),
-    "grad-l2": (GradientL2, "1 forward and backward pass"),
-    "grad-x-input": (GradientXInput, "1 forward and backward pass"),
-    "ig": (IntegratedGradientsOfText, "50 forward and backward passes"),
-    "ig-pad": (partial(IntegratedGradientsOfText, baseline="pad"), "50 forward and backward passes"),
-    "ig-zero": (partial(IntegratedGradientsOfText, baseline="zero"), "50 forward and backward passes"),
-    "deeplift": (DeepLiftOfText, "1 forward and backward pass over 2 rows"),
-    "gradient-shap": (GradientShapOfText, "20 forward and backward passes"),
-    "leave-one-out": (LeaveOneOut, "1 forward pass for each token"),
-    "occlusion": (Occlusion, "1 forward pass for each token"),
-    "lime": (LimeOfText, "500 forward passes"),
-    "kernel-shap": (KernelShapOfText, "500 forward passes"),
-    "shapley-sampling": (ShapleySampling, "25 forward passes for each token"),
+_FACTORIES: dict[str, Factory] = {
+    "random": Random,
+    "attention": RawAttention,
+    "rollout": AttentionRollout,
+    "grad-l2": GradientL2,
+    "grad-x-input": GradientXInput,
+    "ig": IntegratedGradientsOfText,
+    "ig-pad": partial(IntegratedGradientsOfText, baseline="pad"),
+    "ig-zero": partial(IntegratedGradientsOfText, baseline="zero"),
+    "deeplift": DeepLiftOfText,
+    "gradient-shap": GradientShapOfText,
+    "leave-one-out": LeaveOneOut,
+    "occlusion": Occlusion,
+    "lime": LimeOfText,
+    "kernel-shap": KernelShapOfText,
+    "shapley-sampling": ShapleySampling,
 }
 
 STANDARD: tuple[str, ...] = tuple(_FACTORIES)
@@ -102,17 +109,21 @@ def standard_method(name: str, classifier: Classifier, **options: Any) -> Method
     """
     if name not in _FACTORIES:
         raise InputError(f"there is no method {name!r}; choose from {', '.join(_FACTORIES)}, or register it first")
-    factory, cost = _FACTORIES[name]
     try:
-        attribution = factory(classifier, **options)
+        attribution = _FACTORIES[name](classifier, **options)
     except TypeError as error:
         if options:
             raise InputError(f"method {name!r} does not take the options {', '.join(options)}: {error}") from error
         raise
-    return Method(name, attribution, getattr(attribution, "targeted", True), cost)
+    return Method(name, attribution, getattr(attribution, "targeted", True))
 
 
-def register(name: str, factory: Factory, cost: str = "not stated") -> None:
+def method_names() -> tuple[str, ...]:
+    """Return the names of all methods, registered ones included."""
+    return tuple(_FACTORIES)
+
+
+def register(name: str, factory: Factory) -> None:
     """Add a method of your own, so that it is evaluated beside the standard ones.
 
     Parameters
@@ -123,8 +134,6 @@ def register(name: str, factory: Factory, cost: str = "not stated") -> None:
         Takes the `Classifier`, and what options you like, and returns a captum ``Attribution`` whose ``attribute``
         takes ids, ``target`` and ``additional_forward_args``. Set an attribute ``targeted = False`` on it if its
         scores do not depend on the class.
-    cost : str, optional
-        What one text costs, in words.
 
     Raises
     ------
@@ -133,8 +142,8 @@ def register(name: str, factory: Factory, cost: str = "not stated") -> None:
 
     Examples
     --------
-    >>> register("mine", lambda classifier: MyAttribution(classifier), cost="2 forward passes")
+    >>> register("mine", lambda classifier: MyAttribution(classifier))
     """
     if name in _FACTORIES:
         raise InputError(f"there is a method {name!r} already; register yours under another name")
-    _FACTORIES[name] = (factory, cost)
+    _FACTORIES[name] = factory

@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 import vat_explain
-from vat_explain.attribution.standard import STANDARD, Method, standard_method
+from vat_explain.attribution.standard import Method, method_names, standard_method
 from vat_explain.attribution.vat import VATAttribution
 from vat_explain.data import Example
-from vat_explain.errors import DataError, InputError
+from vat_explain.errors import DataError, InputError, ModelError, VatExplainError
 from vat_explain.evaluation.journal import Journal
 from vat_explain.evaluation.plausibility import marked_words
 from vat_explain.evaluation.report import write_report
@@ -59,8 +59,9 @@ def evaluate(
     examples : sequence of Example
         Texts that nothing was fitted to. Rationales, where they have them, are compared with the explanations.
     methods : sequence of str or Method, optional
-        Names (``"vat"``, ``"vat-class"``, those of `vat_explain.attribution.standard`) or methods of your own. All
-        that the model allows when left out.
+        Names (``"vat"``, ``"vat-class"``, those of `vat_explain.attribution.standard` and registered ones) or methods
+        of your own. When left out: all that the model and the installed packages allow; the provenance says which
+        could not run.
     encoder : TextEncoder, optional
         Needed for a bare classifier; an explainer brings its own.
     judge : Classifier, optional
@@ -95,15 +96,17 @@ def evaluate(
         raise DataError("there is no text to evaluate on; pass at least one example, and a limit of at least 1")
     if planted is not None and len(planted) != len(examples):
         raise DataError(f"there are planted spans for {len(planted)} of {len(examples)} examples; give them for each")
-    chosen = _methods(methods, classifier, explainer)
-    names = [method.name for method in chosen]
+    left_out: dict[str, str] = {}
+    chosen = (
+        _all_methods(classifier, explainer, left_out) if methods is None else _named(methods, classifier, explainer)
+    )
     models = (classifier,) if explainer is None else (explainer.model,)
     bench = Bench(classifier, settings, judge, models)
     numbers = _choose(len(examples), limit, settings.seed)
     share = _rationale_share(encoder, examples, numbers)
     digests = {"model": _model_digest(explainer.model if explainer else classifier, judge)}
     digests["data"] = _data_digest(examples, planted)
-    key = json.dumps([digests, asdict(settings), numbers, vat_explain.__version__])
+    key = json.dumps([digests, encoder.digest(), classifier.task, asdict(settings), numbers, vat_explain.__version__])
     with ExitStack() as stack:
         folder = make_folder(stack.enter_context(tempfile.TemporaryDirectory()) if output is None else output)
         journal = Journal(folder / f"interim-{hashlib.sha256(key.encode()).hexdigest()[:16]}.jsonl")
@@ -111,7 +114,7 @@ def evaluate(
         bar = stack.enter_context(progress_bar("evaluating", len(numbers) * (len(chosen) + 1), quiet=quiet))
         for start in range(0, len(numbers), BATCH_TEXTS):
             part = numbers[start : start + BATCH_TEXTS]
-            todo = [method for method in chosen if any((method.name, number) not in journal for number in part)]
+            todo = [method for method in chosen if any((method.identity, number) not in journal for number in part)]
             described = all((TEXT, number) in journal for number in part)
             bar.advance(len(part) * (len(chosen) - len(todo) + described))
             if described and not todo:
@@ -128,7 +131,13 @@ def evaluate(
                 bar.advance(len(part))
             records = [journal.read(TEXT, number) for number in part]
             for method in todo:
-                journal.append(bench.measure(batch, method, records))
+                try:
+                    journal.append(bench.measure(batch, method, records))
+                except ModelError as error:
+                    if methods is not None or method.name in VAT_METHODS:
+                        raise
+                    left_out[method.name] = str(error)
+                    chosen.remove(method)
                 bar.advance(len(part), method=method.name)
         provenance = {
             "vat_explain": vat_explain.__version__,
@@ -142,19 +151,29 @@ def evaluate(
             "settings": asdict(settings) | {"operators": list(settings.operators)},
             "units": "tokens; words (sums of their tokens) for token_f1, iou_f1, auprc and shortcut metrics",
         }
-        evaluation = collect(journal, names, numbers, settings.seed, provenance)
+        if left_out:
+            provenance["left_out"] = left_out
+        evaluation = collect(journal, chosen, numbers, settings.seed, provenance)
         if output is not None:
             evaluation.save(folder)
             write_report(folder / "report.html", evaluation, examples, encoder)
     return evaluation
 
 
-def _methods(
-    methods: Sequence[str | Method] | None, classifier: Classifier, explainer: VATExplainer | None
-) -> list[Method]:
-    known = [*(VAT_METHODS if explainer else ()), *STANDARD]
+def _all_methods(classifier: Classifier, explainer: VATExplainer | None, left_out: dict[str, str]) -> list[Method]:
+    """Return the methods that can be made, and note why others cannot."""
+    chosen = _named(VAT_METHODS, classifier, explainer) if explainer else []
+    for name in method_names():
+        try:
+            chosen.append(standard_method(name, classifier))
+        except VatExplainError as error:
+            left_out[name] = str(error)
+    return chosen
+
+
+def _named(methods: Sequence[str | Method], classifier: Classifier, explainer: VATExplainer | None) -> list[Method]:
     chosen: list[Method] = []
-    for method in known if methods is None else methods:
+    for method in methods:
         if isinstance(method, Method):
             chosen.append(method)
         elif method in VAT_METHODS:
@@ -162,7 +181,7 @@ def _methods(
                 raise InputError(
                     f"method {method!r} needs a fitted compressor; pass a VATExplainer instead of the model"
                 )
-            chosen.append(Method(method, VATAttribution(explainer), method == "vat-class", "1 forward pass"))
+            chosen.append(Method(method, VATAttribution(explainer), method == "vat-class"))
         else:
             chosen.append(standard_method(method, classifier))
     names = [method.name for method in chosen]
@@ -186,11 +205,12 @@ def _encode(encoder: TextEncoder, example: Example) -> Encoded:
 
 
 def _rationale_share(encoder: TextEncoder, examples: Sequence[Example], numbers: Sequence[int]) -> float:
-    """Return the mean share of words that people marked, over the texts where they marked any."""
+    """Return the mean share of words of the first text that people marked, over the texts where they marked any."""
     shares = []
     for number in numbers:
         if examples[number].rationale:
-            marked = marked_words(_encode(encoder, examples[number]), examples[number].rationale)
+            encoded = _encode(encoder, examples[number])
+            marked = marked_words(encoded, examples[number].rationale)[encoded.word_segments == 0]
             if marked.any():
                 shares.append(float(marked.mean()))
     return float(np.mean(shares)) if shares else 0.0

@@ -35,7 +35,7 @@ class Reach:
     best_comprehensiveness, best_sufficiency : float
         Found by `search`; NaN where the budget does not suffice for one greedy search.
     random_comprehensiveness, random_sufficiency : float
-        Means over random orders.
+        Means over random orders; NaN likewise.
     """
 
     best_comprehensiveness: float
@@ -74,15 +74,17 @@ def reach(
     removal = search(classifier, texts, predictions, operator, budget, keep=False, max_tokens=max_tokens)
     insertion = search(classifier, texts, predictions, operator, budget, keep=True, max_tokens=max_tokens)
     orders: list[tuple[int, IntArray]] = []
-    for number, (encoded, seed) in enumerate(zip(texts, seeds, strict=True)):
-        draw = np.random.default_rng(seed)
-        tokens = np.flatnonzero(encoded.scorable)
+    searched = np.flatnonzero(np.isfinite(removal)).tolist()
+    for number in searched:
+        draw = np.random.default_rng(seeds[number])
+        tokens = np.flatnonzero(texts[number].scorable)
         orders.extend((number, draw.permutation(tokens)) for _ in range(random_orders))
     prefixes = prefix_probabilities(classifier, texts, orders, operator, max_tokens=max_tokens)
     means = np.array(
         [[d.mean() for d in drops(p, predictions[number])] for (number, _), p in zip(orders, prefixes, strict=True)]
     )
-    by_text = means.reshape(len(texts), random_orders, 2).mean(1)
+    by_text = np.full((len(texts), 2), np.nan)
+    by_text[searched] = means.reshape(len(searched), random_orders, 2).mean(1)
     return [
         Reach(float(best), float(kept), float(comprehensiveness), float(sufficiency))
         for best, kept, (comprehensiveness, sufficiency) in zip(removal, insertion, by_text, strict=True)

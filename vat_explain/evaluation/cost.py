@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-BACKWARD_COST = 2
-"""A backward pass counts as so many forward passes: it computes gradients of both inputs and weights."""
+BACKWARD_COST = 1
+"""A backward pass counts as so many forward passes: attributors ask for gradients of the inputs alone, which take about
+as many multiplications as the forward pass. Gradients of the weights would take as many again."""
 
 
 @dataclass

@@ -244,10 +244,15 @@ def leave_one_out(
 
 
 def kendall_tau(first: ArrayLike, second: ArrayLike) -> float:
-    """Return Kendall's tau-b of two sequences of equal length; 0 where one of them is constant."""
-    a, b = (np.sign(np.subtract.outer(x, x)) for x in (np.asarray(first, float), np.asarray(second, float)))
-    norm = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return float((a * b).sum()) / norm if norm > 0 else 0.0
+    """Return Kendall's tau-b of two sequences of equal length; 0 where one is constant, NaN where there is no pair."""
+    a, b = np.asarray(first, float), np.asarray(second, float)
+    if len(a) < 2:
+        return float("nan")
+    both = mine = theirs = 0.0
+    for x, y in zip(a, b, strict=True):  # a row of pairs at a time: all of them would not fit for a long text
+        above, beside = np.sign(x - a), np.sign(y - b)
+        both, mine, theirs = both + above @ beside, mine + above @ above, theirs + beside @ beside
+    return float(both / np.sqrt(mine * theirs)) if mine * theirs > 0 else 0.0
 
 
 def _curve_sizes(n: int) -> IntArray:

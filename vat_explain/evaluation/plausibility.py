@@ -96,7 +96,7 @@ def average_precision(scores: FloatArray, human: BoolArray) -> float:
 def plausibility(
     encoded: Encoded, scores: ArrayLike, spans: Sequence[tuple[int, int]], share: float
 ) -> dict[str, float]:
-    """Compare an explanation with the spans that a person marked.
+    """Compare an explanation of the first text with the spans that a person marked in it.
 
     Parameters
     ----------
@@ -113,10 +113,10 @@ def plausibility(
     dict
         ``token_f1``, ``iou_f1``, ``auprc``.
     """
-    human = marked_words(encoded, spans)
+    first = encoded.word_segments == 0  # nobody was asked to mark the second text
+    human, summed = marked_words(encoded, spans)[first], word_scores(encoded, scores)[first]
     if not human.any():
         return dict.fromkeys(("token_f1", "iou_f1", "auprc"), float("nan"))
-    summed = word_scores(encoded, scores)
     predicted = top_words(summed, max(1, round(share * len(summed))))
     return {
         "token_f1": token_f1(predicted, human),
@@ -126,7 +126,7 @@ def plausibility(
 
 
 def shortcut_metrics(encoded: Encoded, scores: ArrayLike, planted: Sequence[tuple[int, int]]) -> dict[str, float]:
-    """Ask whether planted words, which decide the label, are ranked first (Bastings et al. 2022).
+    """Ask whether planted words, which decide the label, are ranked first in the first text (Bastings et al. 2022).
 
     Parameters
     ----------
@@ -141,10 +141,10 @@ def shortcut_metrics(encoded: Encoded, scores: ArrayLike, planted: Sequence[tupl
         ``shortcut_precision``: share of planted words among the k first, k being their number; ``shortcut_rank``:
         their mean rank, 1 the best, words of equal score sharing the mean of their ranks.
     """
-    words = marked_words(encoded, planted)
+    first = encoded.word_segments == 0
+    words, summed = marked_words(encoded, planted)[first], word_scores(encoded, scores)[first]
     if not words.any():
         return dict.fromkeys(("shortcut_precision", "shortcut_rank"), float("nan"))
-    summed = word_scores(encoded, scores)
     ahead = (summed[None] > summed[words, None]).sum(1)
     level = (summed[None] == summed[words, None]).sum(1)
     k = int(words.sum())

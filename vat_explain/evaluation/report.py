@@ -14,7 +14,7 @@ from markupsafe import Markup
 from vat_explain.assemble import Origin, WindowScores, assemble
 from vat_explain.data import Example
 from vat_explain.evaluation.plots import CHEAPEST, cost_plot, curve_plot, spread_plot
-from vat_explain.evaluation.results import Disagreement, Evaluation
+from vat_explain.evaluation.results import COSTS, Disagreement, Evaluation
 from vat_explain.explanation import Task
 from vat_explain.files import write_atomically
 from vat_explain.render import article_html, page_css
@@ -31,7 +31,7 @@ _DIRECTION = {
     "post_hoc_accuracy": _HIGHER,
     "deletion_auc": _LOWER,
     "insertion_auc": _HIGHER,
-    "tau_loo": _HIGHER,
+    "tau_loo": "",  # leave-one-out is no truth
     "soft_ns": _HIGHER,
     "soft_nc": _HIGHER,
     "infidelity": _LOWER,
@@ -41,8 +41,8 @@ _DIRECTION = {
     "auprc": _HIGHER,
     "shortcut_precision": _HIGHER,
     "shortcut_rank": _LOWER,
-    "encoding_gap": _LOWER,
-    "class_leak": _LOWER,
+    "encoding_gap": "",  # suspicious above 0
+    "class_leak": "",
     "forwards_per_text": _LOWER,
     "seconds_per_text": _LOWER,
 }
@@ -123,7 +123,8 @@ def _tables(evaluation: Evaluation, operators: Sequence[str]) -> list[Table]:
         rows = {method: dict(scores) for method, scores in evaluation.methods.items()}
         tables.append(_table(f"Faithfulness, tokens taken away by “{operator}”", columns, rows, f"_{operator}"))
     others = [name for name in names if not any(name.endswith(f"_{operator}") for operator in operators)]
-    tables.append(_table("Cost and other metrics", others[-2:] + others[:-2], evaluation.methods))
+    others.sort(key=lambda name: name not in COSTS)
+    tables.append(_table("Cost and other metrics", others, evaluation.methods))
     for first, theirs in evaluation.paired.items():
         for operator in operators:
             columns = [f"{name}_{operator}" for name in _DIRECTION if f"{name}_{operator}" in names]

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from vat_explain.attribution.standard import Method
 from vat_explain.evaluation.bootstrap import Interval, intervals
 from vat_explain.evaluation.erasure import CURVE
 from vat_explain.evaluation.journal import Journal
@@ -22,6 +23,7 @@ from vat_explain.files import write_atomically
 Scores = dict[str, "Interval | float"]
 Paired = dict[str, dict[str, dict[str, Interval]]]
 NORMALISED = {"comprehensiveness": "normalised_comprehensiveness", "sufficiency": "normalised_sufficiency"}
+COSTS = ("forwards_per_text", "seconds_per_text")
 REFERENCE = "vat"
 DISAGREEMENTS = 8
 
@@ -61,7 +63,8 @@ class Evaluation:
         ``paired[a][b][metric]``: mean and interval of a's value minus b's on the same texts; a is the first method of
         the evaluation, or VAT where it takes part.
     provenance : dict
-        Model, data, settings and versions.
+        Model, data, settings and versions; ``texts_of_metrics`` says of how many texts a metric speaks that is not
+        defined for all of them, such as normalised ones, which need a text short enough for the search.
     values : dict of str to dict of str to ndarray, shape [texts]
         For each method, each metric text by text; NaN where it is undefined.
     curves : dict of str to dict of str to ndarray, shape [2, shares]
@@ -110,7 +113,7 @@ class Evaluation:
 
 
 def collect(
-    journal: Journal, names: Sequence[str], numbers: Sequence[int], seed: int, provenance: dict[str, Any]
+    journal: Journal, methods: Sequence[Method], numbers: Sequence[int], seed: int, provenance: dict[str, Any]
 ) -> Evaluation:
     """Read the records of texts and methods and sum them up.
 
@@ -118,14 +121,15 @@ def collect(
     ----------
     journal : Journal
         Holds a record for each text, and for each text and method.
-    names : sequence of str
-        Methods.
+    methods : sequence of Method
     numbers : sequence of int
         Texts.
     seed : int
         For the bootstrap.
     provenance : dict
+        Completed with the number of texts of the metrics that are not defined for all of them.
     """
+    names = [method.name for method in methods]
     values: dict[str, dict[str, FloatArray]] = {name: {} for name in names}
     sums: dict[str, dict[str, FloatArray]] = {name: {} for name in names}
     cost = {name: np.zeros(2) for name in names}
@@ -134,8 +138,8 @@ def collect(
     for row, number in enumerate(numbers):
         described = journal.read(TEXT, number)
         scores: dict[str, list[float]] = {}
-        for name in names:
-            record = journal.read(name, number)
+        for method in methods:
+            name, record = method.name, journal.read(method.identity, number)
             scores[name] = record["scores"]
             cost[name] += (record["forwards"], record["seconds"])
             found = record["metrics"] | _above_random(record["metrics"], described["operators"])
@@ -148,10 +152,15 @@ def collect(
             room.setdefault(metric, np.full(len(numbers), np.nan))[row] = value
         disagreements.append(Disagreement(number, _agreement(list(scores.values())), described["prediction"], scores))
         disagreements = sorted(disagreements, key=lambda d: d.agreement)[:DISAGREEMENTS]
+    counts: dict[str, int] = {}
+    for columns in values.values():
+        for metric, column in columns.items():
+            counts[metric] = max(counts.get(metric, 0), int(np.isfinite(column).sum()))
+    partly = {metric: count for metric, count in counts.items() if count < len(numbers)}
     return Evaluation(
         methods={name: {**_summary(values[name], room, seed), **_costs(cost[name] / len(numbers))} for name in names},
         paired=_paired(values, room, seed),
-        provenance=provenance,
+        provenance={**provenance, "texts_of_metrics": partly},
         values=values,
         curves={name: {op: total / len(numbers) for op, total in sums[name].items()} for name in names},
         disagreements=disagreements,
@@ -205,12 +214,12 @@ def _paired(values: Mapping[str, Mapping[str, FloatArray]], room: Mapping[str, F
 
 
 def _costs(cost: FloatArray) -> dict[str, float]:
-    return {"forwards_per_text": float(cost[0]), "seconds_per_text": float(cost[1])}
+    return dict(zip(COSTS, cost.tolist(), strict=True))
 
 
 def _agreement(scores: Sequence[Sequence[float]]) -> float:
-    """Return the mean correlation over pairs of methods, constant scores counting 0."""
-    if len(scores) < 2:
+    """Return the mean correlation over pairs of methods, constant scores counting 0; 1 where nothing can differ."""
+    if len(scores) < 2 or len(scores[0]) < 2:
         return 1.0
     table = np.array(scores)
     table = table - table.mean(1, keepdims=True)

@@ -35,8 +35,9 @@ def collapse_alarms(encoded: Encoded, scores: FloatArray) -> dict[str, float]:
     -------
     dict
         ``score_spread``: standard deviation of the scores over their largest absolute value, 0 for constant scores;
-        ``position_correlation``: Kendall's tau with the place in the text, near 1 or -1 where place is all that counts;
-        ``punctuation_share``: share of the absolute scores on tokens without letter or digit.
+        ``position_correlation``: Kendall's tau with the place in the text, near 1 or -1 where place is all that counts
+        (both NaN for a single token); ``punctuation_share``: share of the absolute scores on tokens without letter or
+        digit.
     """
     scorable = encoded.scorable
     values = scores[scorable]
@@ -45,8 +46,9 @@ def collapse_alarms(encoded: Encoded, scores: FloatArray) -> dict[str, float]:
     pieces = [texts[segment][start:end] for (start, end), segment in zip(encoded.spans, encoded.segments, strict=True)]
     punctuation = np.array([not any(c.isalnum() for c in piece) for piece in pieces])[scorable]
     total = size.sum()
+    spread = float(values.std() / size.max()) if total > 0 else 0.0
     return {
-        "score_spread": float(values.std() / size.max()) if total > 0 else 0.0,
+        "score_spread": spread if len(values) > 1 else float("nan"),
         "position_correlation": kendall_tau(values, np.arange(len(values))),
         "punctuation_share": float(size[punctuation].sum() / total) if total > 0 else 0.0,
     }
@@ -108,7 +110,7 @@ def token_lexicon(
         Named after the method, with ``-lexicon``; to be evaluated beside it.
     """
     scores = score_texts(method, classifier, texts, labels, seed=seed).scores
-    return Method(f"{method.name}-lexicon", TokenLexicon(classifier, texts, scores), False, "a look-up")
+    return Method(f"{method.name}-lexicon", TokenLexicon(classifier, texts, scores), False)
 
 
 def encoding_gap(
@@ -140,12 +142,9 @@ def encoding_gap(
         Sufficiency (AOPC) under the judge minus that under the learner, each model against its own prediction of the
         learner's class for the whole text; near 0 is good, positive is suspicious.
     """
-    labels = _kept(learner, texts, [np.zeros(len(t.tokens)) for t in texts], operator, seed)[1].argmax(1)
-    falls = []
-    for model in (judge, learner):
-        kept, whole = _kept(model, texts, scores, operator, seed)
-        rows = np.arange(len(texts))
-        falls.append(whole[rows, labels] - kept.mean(1)[rows, labels])
+    found = [_kept(model, texts, scores, operator, seed) for model in (judge, learner)]
+    rows, labels = np.arange(len(texts)), found[1][1].argmax(1)
+    falls = [whole[rows, labels] - kept.mean(1)[rows, labels] for kept, whole in found]
     gap: FloatArray = falls[0] - falls[1]
     return gap
 

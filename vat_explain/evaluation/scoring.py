@@ -30,7 +30,8 @@ class Scored:
     ----------
     scores : list of ndarray, each [tokens of the text]
     forwards : float
-        Passes for a text, relative to one forward pass of the same tokens; mean over the texts.
+        Tokens that went through the model over the tokens of the texts: passes for a text, where long texts count by
+        their tokens.
     seconds : float
         For a text; mean over the texts.
     """

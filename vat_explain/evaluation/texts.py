@@ -11,6 +11,7 @@ import numpy as np
 from torch import nn
 
 from vat_explain.attribution.standard import Method
+from vat_explain.errors import ModelError
 from vat_explain.evaluation import ceiling, erasure, plausibility, sanity, soft
 from vat_explain.evaluation.journal import Record
 from vat_explain.evaluation.perturb import (
@@ -21,7 +22,7 @@ from vat_explain.evaluation.perturb import (
 )
 from vat_explain.evaluation.scoring import score_texts
 from vat_explain.evaluation.stability import stability
-from vat_explain.models import Classifier
+from vat_explain.models import MULTI_LABEL, Classifier
 from vat_explain.text import Encoded
 
 TEXT = "(text)"
@@ -107,6 +108,8 @@ class Bench:
         settings, texts = self.settings, batch.encoded
         everything = [(i, np.ones(len(encoded.tokens), dtype=np.bool_)) for i, encoded in enumerate(texts)]
         predictions = probabilities_under(self.classifier, texts, everything, "mask", settings.max_tokens)
+        if not np.isfinite(predictions).all():
+            raise ModelError("the model's probabilities are NaN or infinite; check its weights and its precision")
         records: list[Record] = [
             {"name": TEXT, "text": number, "prediction": prediction.tolist(), "operators": {}}
             for number, prediction in zip(batch.numbers, predictions, strict=True)
@@ -172,7 +175,7 @@ class Bench:
                 metrics[i][name] = float(value)
         return [
             {
-                "name": method.name,
+                "name": method.identity,
                 "text": number,
                 "metrics": _plain(metrics[i]),
                 "curves": curves[i],
@@ -207,7 +210,8 @@ class Bench:
             )
         if self.judge is not None:
             columns["encoding_gap"] = sanity.encoding_gap(self.classifier, self.judge, texts, scores, seed=seeds[0])
-            if method.name == "vat-class" and predictions.shape[1] > 1:
+            # Where several labels may hold, the second likeliest is not wrong.
+            if method.name == "vat-class" and self.classifier.task != MULTI_LABEL:
                 wrong = [int(label) for label in predictions.argsort(1)[:, -2]]
                 against = score_texts(method, self.classifier, texts, wrong, seed=seeds[0]).scores
                 columns["class_leak"] = sanity.class_leak(self.judge, texts, wrong, against, seed=seeds[0])

@@ -12,12 +12,14 @@ import torch
 
 from tests import tiny
 from tests.unit.evaluation import linear
-from vat_explain.attribution.base import TextAttribution
+from vat_explain.attribution import standard
+from vat_explain.attribution.base import Random, TextAttribution
+from vat_explain.attribution.gradients import GradientL2
 from vat_explain.attribution.standard import Method, standard_method
 from vat_explain.attribution.vat import VATAttribution
 from vat_explain.card import Card
 from vat_explain.data import Example
-from vat_explain.errors import DataError, InputError
+from vat_explain.errors import DataError, InputError, ModelError
 from vat_explain.evaluation import Settings, benchmark, evaluate
 from vat_explain.evaluation.journal import Journal
 from vat_explain.evaluation.scoring import score_texts
@@ -65,7 +67,7 @@ def test_long_and_short_texts_get_the_shares_that_the_explainer_gives():
     explanations = model.explain(texts)
     assert [explanation.windows > 1 for explanation in explanations] == [True, False, True]
     labels = [model.labels.index(explanation.label) for explanation in explanations]
-    method = Method("vat", VATAttribution(model), False, "")
+    method = Method("vat", VATAttribution(model), False)
     scored = score_texts(method, model.learner, model.encode(texts), labels)
     for explanation, scores in zip(explanations, scored.scores, strict=True):
         assert scores == pytest.approx([token.score for token in explanation.tokens], abs=1e-6)
@@ -151,9 +153,9 @@ def test_known_attributors_on_a_linear_model():
     worst = Weights(model)
     worst.sign = -1.0
     methods = [
-        Method("oracle", Weights(model), True, ""),
-        Method("constant", Constant(model), False, ""),
-        Method("worst", worst, True, ""),
+        Method("oracle", Weights(model), True),
+        Method("constant", Constant(model), False),
+        Method("worst", worst, True),
         "random",
     ]
     words = [*weights, "the", "hotel"]
@@ -265,6 +267,53 @@ def test_other_models_data_and_settings_do_not_share_results(bert, tmp_path):
     assert len(list(tmp_path.glob("interim-*.jsonl"))) == 4
     run(bert, texts, methods=["grad-x-input"], output=tmp_path)  # a further method goes into the same file
     assert len(list(tmp_path.glob("interim-*.jsonl"))) == 4
+
+
+def test_other_windows_and_options_do_not_share_results(bert, tmp_path):
+    texts = [Example("the film was good and the plot was bad and slow", None, None, 1)]
+    model, _ = bert
+    for length, steps in ((12, 2), (8, 2), (8, 4)):
+        encoder = text_encoder(tiny.tokenizer(), model, max_length=length)
+        methods = [standard_method("ig", model, steps=steps)]
+        resumed = run((model, encoder), texts, methods=methods, output=tmp_path).methods
+        fresh = run((model, encoder), texts, methods=methods).methods
+        for found in (resumed["ig"], fresh["ig"]):
+            del found["seconds_per_text"]
+        assert resumed == fresh
+        assert resumed["ig"]["forwards_per_text"] == pytest.approx(2 * steps, rel=0.3)
+
+
+def test_by_default_all_methods_run_that_can(bert, monkeypatch):
+    def refuse(self, batch, limit):
+        raise ModelError("not this model")
+
+    def missing(classifier):
+        raise InputError("a package is missing")
+
+    monkeypatch.setattr(GradientL2, "_score", refuse)
+    methods = {"grad-l2": GradientL2, "random": Random, "absent": missing}
+    monkeypatch.setattr(standard, "_FACTORIES", methods)
+    result = run(bert, examples(3), methods=None)
+    assert set(result.methods) == {"random"}
+    assert result.provenance["left_out"] == {"grad-l2": "not this model", "absent": "a package is missing"}
+    with pytest.raises(ModelError, match="not this model"):
+        run(bert, examples(3), methods=["grad-l2", "random"])
+
+
+def test_the_provenance_says_of_how_many_texts_a_metric_speaks(bert):
+    texts = [*examples(4), Example("good " * 30, None, None, 5), Example("good", None, None, 6)]
+    found = run(bert, texts, methods=["random"]).provenance["texts_of_metrics"]
+    assert found["normalised_sufficiency_mask"] == 5
+    assert found["position_correlation"] == 5
+    assert "sufficiency_mask" not in found
+
+
+def test_a_model_of_nan_is_named(bert):
+    model = tiny.classifier("bert", 2)
+    with torch.no_grad():
+        model.embedding_layer.weight.fill_(float("nan"))
+    with pytest.raises(ModelError, match="NaN"):
+        run((model, text_encoder(tiny.tokenizer(), model)), examples(2), methods=["random"])
 
 
 def test_a_damaged_journal_is_refused(tmp_path):

@@ -88,6 +88,19 @@ def test_plausibility_counts_words_and_takes_as_many_as_people_mark(encoder):
     assert all(np.isnan(value) for value in plausibility.plausibility(encoded, scores, [], 0.5).values())
 
 
+def test_words_of_a_second_text_do_not_count_against_an_explanation(encoder):
+    pair = encoder.encode("good film", "bad slow plot")
+    assert plausibility.plausibility(pair, [1.0, 0.0, 3.0, 2.0, 2.0], [(0, 4)], 0.5) == {
+        "token_f1": 1,
+        "iou_f1": 1,
+        "auprc": 1,
+    }
+    assert plausibility.shortcut_metrics(pair, [1.0, 0.0, 3.0, 2.0, 2.0], [(0, 4)]) == {
+        "shortcut_precision": 1,
+        "shortcut_rank": 1,
+    }
+
+
 def test_shortcuts_found_first(encoder):
     encoded = encoder.encode("the zorbex film was good vel")
     spans = [(4, 10), (25, 28)]

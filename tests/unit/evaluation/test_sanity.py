@@ -44,7 +44,7 @@ def test_a_lexicon_gives_each_type_its_mean_and_unknown_ones_the_overall_mean():
     encoder = linear.encoder(model)
     train = [encoder.encode("good bad good")]
     table = sanity.TokenLexicon(model, train, [np.array([1.0, -3.0, 3.0])])
-    method = Method("table", table, False, "")
+    method = Method("table", table, False)
     (scores,) = score_texts(method, model, [encoder.encode("bad film good")], [1]).scores
     assert scores == pytest.approx([-3, 1 / 3, 2])
 
@@ -97,7 +97,7 @@ def test_randomised_weights_are_shuffled_and_the_original_kept(bert):
 
 
 def test_the_randomisation_test_tells_methods_that_see_the_model_from_others(bert, texts):
-    blind = Method("blind", sanity.TokenLexicon(bert, texts, [np.arange(len(t.tokens)) for t in texts]), False, "")
+    blind = Method("blind", sanity.TokenLexicon(bert, texts, [np.arange(len(t.tokens)) for t in texts]), False)
     indifferent = sanity.randomisation_test(lambda model: blind, bert, texts, [0, 1, 0])
     assert indifferent == pytest.approx(np.ones(3))
     dependent = sanity.randomisation_test(lambda model: standard_method("leave-one-out", model), bert, texts, [0, 1, 0])
@@ -110,7 +110,7 @@ def test_infidelity_of_exact_scores_is_zero_and_of_wrong_ones_is_not():
     encoder = linear.encoder(model)
     texts = [encoder.encode("good bad great film the plot"), encoder.encode("great film not bad")]
     exact = standard_method("leave-one-out", model, probabilities=True)
-    wrong = Method("wrong", sanity.TokenLexicon(model, texts, [np.arange(6.0), np.arange(4.0)]), False, "")
+    wrong = Method("wrong", sanity.TokenLexicon(model, texts, [np.arange(6.0), np.arange(4.0)]), False)
     small, _ = stability(exact, model, texts, [1, 1], samples=20)
     large, _ = stability(wrong, model, texts, [1, 1], samples=20)
     assert (small < 1e-8).all()
@@ -122,7 +122,7 @@ def test_sensitivity_is_zero_for_scores_that_ignore_the_text(bert, texts):
         def _score(self, batch, limit):
             return batch.scorable.float()
 
-    constant = Method("constant", Constant(bert, [], []), False, "")
+    constant = Method("constant", Constant(bert, [], []), False)
     _, steady = stability(constant, bert, texts, [0, 1, 0], samples=3)
     _, varying = stability(standard_method("leave-one-out", bert), bert, texts, [0, 1, 0], samples=3)
     assert (steady == 0).all()
@@ -154,7 +154,7 @@ def test_a_lexicon_refuses_embeddings(bert):
 
 def test_a_lexicon_ranks_like_any_other_method(bert, texts):
     scores = [np.arange(len(t.tokens), dtype=float) for t in texts]
-    method = Method("table", sanity.TokenLexicon(bert, texts, scores), False, "")
+    method = Method("table", sanity.TokenLexicon(bert, texts, scores), False)
     found = score_texts(method, bert, texts, [0, 0, 0])
     assert found.forwards == 0
     order = erasure.ranking(found.scores[0], np.ones(4, dtype=bool), np.arange(4))
