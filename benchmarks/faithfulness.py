@@ -9,7 +9,7 @@ of them teach MiniLM nothing.
         [--train-texts N] [--classifier-texts N]
 
 Each stage of each data set is kept under --work: an interrupted run goes on where it was, and each finished data set
-is added to --output.
+is added to --output. Other options for the training need another --work.
 """
 
 from __future__ import annotations
@@ -126,10 +126,20 @@ def fine_tuned(name: str, train: Dataset, options: argparse.Namespace) -> float:
     )
 
 
+def claim(work: Path, options: argparse.Namespace) -> None:
+    """Make a folder, and note the options that decide what is trained in it; refuse one of other options."""
+    work.mkdir(parents=True, exist_ok=True)
+    chosen = {name: getattr(options, name) for name in ("seed", "train_texts", "classifier_texts", "mixed_precision")}
+    path = work / "options.json"
+    if path.exists() and json.loads(path.read_text()) != chosen:
+        raise SystemExit(f"{work} holds what was trained with {path.read_text()}; delete it, or name another --work")
+    write_atomically(path, json.dumps(chosen))
+
+
 def run(name: str, task: Task, options: argparse.Namespace) -> dict[str, Any]:
     """Fine-tune, fit and evaluate one data set, or load what an earlier run finished."""
     work = options.work / name
-    work.mkdir(parents=True, exist_ok=True)
+    claim(work, options)
     train, dev, test = load(options.data / name, task, options.classifier_texts or options.train_texts)
     texts = drawn(train, options.train_texts)
     seconds = {"fine_tuning": fine_tuned(name, train, options)}
@@ -169,10 +179,10 @@ def run(name: str, task: Task, options: argparse.Namespace) -> dict[str, Any]:
 
 def versus_best(evaluation: Evaluation) -> dict[str, Any]:
     """The best of the rivals in each metric, and the paired difference of VAT to it with its interval."""
-    found = {}
-    for metric in SHOWN:
+    found: dict[str, Any] = {}
+    rivals = [method for method in RIVALS if method in evaluation.methods]
+    for metric in SHOWN if rivals and "vat" in evaluation.methods else ():
         sign = 1 if metric.startswith("comprehensiveness") else -1
-        rivals = [method for method in RIVALS if method in evaluation.methods]
         best = max(rivals, key=lambda method: sign * evaluation.methods[method][metric]["mean"])
         found[metric] = {"best": best, "vat_minus_best": evaluation.paired["vat"][best][metric]}
     return found
