@@ -48,6 +48,8 @@ def package(model: Path, store: Path, name: str | None = None, backend: str | No
             f"{chosen!r} cannot be the name of a model: use up to 128 letters, digits, '_', '.' and '-', "
             "a letter or digit first; pass another --name"
         )
+    if store.resolve().is_relative_to(model.resolve()):
+        raise BundleError(f"{store} lies in {model}, and the archive would hold itself; name another folder for it")
     place = store / f"{chosen}{SUFFIX}"
     try:
         store.mkdir(parents=True, exist_ok=True)

@@ -164,7 +164,7 @@ def read_body(body: object, content_type: str = "") -> object:
         ) from None
 
 
-def read_call(body: object, *, explains: bool) -> Call:
+def read_call(body: object, *, explains: bool, max_texts: int | None = None) -> Call:
     """Read a decoded body.
 
     Parameters
@@ -173,16 +173,18 @@ def read_call(body: object, *, explains: bool) -> Call:
         Parsed JSON, or a string: one plain text.
     explains : bool
         Whether the client called an explain address; the scores are then those of a class unless it says otherwise.
+    max_texts : int, optional
+        Most texts in the body.
 
     Raises
     ------
     RequestError
-        If the body is not as the schema says.
+        If the body is not as the schema says, or holds more texts.
     """
     if isinstance(body, str):
         return Call(shape="single", items=(_item(body, {}, "the body", explains),), explains=explains)
     if isinstance(body, list):
-        return Call(shape="list", items=_items(body, {}, "item", explains), explains=explains)
+        return Call(shape="list", items=_items(body, {}, "item", explains, max_texts), explains=explains)
     if not isinstance(body, dict):
         if body is None:
             raise RequestError("there is no body, or none of a content type that is read here; " + _REMEDY)
@@ -190,9 +192,10 @@ def read_call(body: object, *, explains: bool) -> Call:
     if "instances" in body:
         _known(body, ("instances", "parameters", "signature_name"), "the body")
         shared = _parameters(body)
-        return Call(shape="v1", items=_items(body["instances"], shared, "instance", explains), explains=explains)
+        items = _items(body["instances"], shared, "instance", explains, max_texts)
+        return Call(shape="v1", items=items, explains=explains)
     if "inputs" in body:
-        return _read_v2(body, explains)
+        return _read_v2(body, explains, max_texts)
     return Call(shape="single", items=(_item(body, {}, "the body", explains),), explains=explains)
 
 
@@ -203,10 +206,19 @@ def schema(name: Literal["request", "answer"]) -> dict[str, Any]:
     return content
 
 
-def _items(values: object, shared: Mapping[str, Any], where: str, explains: bool) -> tuple[Item, ...]:
+def _items(
+    values: object, shared: Mapping[str, Any], where: str, explains: bool, max_texts: int | None
+) -> tuple[Item, ...]:
     if not isinstance(values, list) or not values:
         raise RequestError(f"{where}s must be a list of at least one text or object with a text")
+    _check_count(values, max_texts)
     return tuple(_item(value, shared, f"{where} {number}", explains) for number, value in enumerate(values))
+
+
+def _check_count(texts: Sequence[object], limit: int | None) -> None:
+    """Refuse too many texts before anything is made of them."""
+    if limit is not None and len(texts) > limit:
+        raise RequestError(f"the body holds {len(texts)} texts, and {limit} are allowed; split it", "too_large", 413)
 
 
 def _item(value: object, shared: Mapping[str, Any], where: str, explains: bool) -> Item:
@@ -225,19 +237,26 @@ def _item(value: object, shared: Mapping[str, Any], where: str, explains: bool) 
         raise RequestError(f"explain of {where} must be true or false")
     if explains and not explain:
         raise RequestError(f"explain of {where} is false at an explain address; use the address for predictions")
+    method = _method(given.get("method", "vat"), where)
+    fields = _fields(given.get("return", list(DEFAULT_FIELDS)), where)
+    if explain and "class_scores" in fields and (method != "vat" or not fields & {"words", "tokens"}):
+        raise RequestError(
+            f"return of {where} holds class_scores, which only the method vat has, for each of words or tokens; "
+            "ask for one of these too, or leave class_scores out"
+        )
     return Item(
         text=given["text"],
         text_pair=pair,
         id=_id(given.get("id"), where),
         explain=explain,
         target=_target(given, where, explains),
-        method=_method(given.get("method", "vat"), where),
+        method=method,
         top_k=_top_k(given.get("top_k"), where),
-        fields=_fields(given.get("return", list(DEFAULT_FIELDS)), where),
+        fields=fields,
     )
 
 
-def _read_v2(body: Mapping[str, Any], explains: bool) -> Call:
+def _read_v2(body: Mapping[str, Any], explains: bool, max_texts: int | None) -> Call:
     _known(body, ("id", "parameters", "inputs", "outputs"), "the body")
     inputs = body["inputs"]
     if not isinstance(inputs, list) or not inputs:
@@ -253,8 +272,9 @@ def _read_v2(body: Mapping[str, Any], explains: bool) -> Call:
     texts, pairs = columns["text"], columns.get("text_pair")
     if pairs is not None and len(pairs) != len(texts):
         raise RequestError(f"text has {len(texts)} elements and text_pair {len(pairs)}; send as many of both")
+    _check_count(texts, max_texts)
     rows = [{"text": text} if pairs is None else {"text": text, "text_pair": pairs[i]} for i, text in enumerate(texts)]
-    items = _items(rows, _parameters(body), "element", explains)
+    items = _items(rows, _parameters(body), "element", explains, max_texts)
     outputs = _outputs(body.get("outputs"), items[0])
     items = tuple(
         replace(item, explain="explanation" in outputs, fields=item.fields | ({"scores"} & set(outputs)))

@@ -171,7 +171,7 @@ class Server:
 
     def stop(self) -> None:
         """Stop TorchServe and its workers, and wait until they are gone."""
-        process, self._process = self._process, None
+        process = self._process
         if process is None:
             return
         # The command alone would leave java and the workers behind: all of them are in one group.
@@ -182,6 +182,7 @@ class Server:
             while time.monotonic() < deadline:
                 process.poll()
                 if not _group_exists(process.pid):
+                    self._process = None  # not before: an interrupted stop can be called again
                     return
                 time.sleep(0.05)
 
@@ -195,7 +196,10 @@ class Server:
         archives = sorted(self.store.glob(f"*{SUFFIX}")) if self.store.is_dir() else []
         if not archives:
             raise ServerError(f"{self.store} holds no archive; make one with vat-explain package")
-        self.models = {model_name(path): path for path in archives}
+        self.models = {}
+        for path in archives:
+            if (other := self.models.setdefault(model_name(path), path)) is not path:
+                raise ServerError(f"{other} and {path} both hold a model {model_name(path)!r}; move one of them away")
 
     def _launch(self) -> None:
         temporary = self.directory / "tmp"
@@ -257,7 +261,7 @@ class Server:
                 raise ServerError(f"a worker does not start: {reason}")
             if time.monotonic() > deadline:
                 raise ServerError(
-                    f"TorchServe was not ready after {self.patience:.0f} s; see {self.directory / 'logs'}"
+                    f"TorchServe was not ready after {self.patience:.0f} s. It said:\n{self.last_words(30)}"
                 )
             time.sleep(_POLL)
 

@@ -135,10 +135,17 @@ class Service:
         return [self._write(entry) for entry in read]
 
     def _read(self, request: Request) -> tuple[Call, list[Job]]:
-        call = read_call(read_body(request.body, request.content_type), explains=request.explains)
-        self._check_size(call)
+        body = read_body(request.body, request.content_type)
+        call = read_call(body, explains=request.explains, max_texts=self._settings.max_texts)
+        self._check_characters(call)
         jobs = [self._prepare(item, number, len(call.items)) for number, item in enumerate(call.items)]
-        compared = sum(len(job.encoded.tokens) for job in jobs if job.item.explain and job.item.method != "vat")
+        if (cost := sum(map(_cost, jobs))) > (limit := self._settings.max_tokens):
+            raise RequestError(
+                f"the texts make {cost} tokens in their windows, and {limit} are allowed; shorten or split them",
+                "too_large",
+                413,
+            )
+        compared = sum(_cost(job) for job in jobs if job.item.explain and job.item.method != "vat")
         if compared > (limit := self._settings.max_comparison_tokens):
             raise RequestError(
                 f"methods other than vat explain at most {limit} tokens at once here, and these are {compared}; "
@@ -148,16 +155,12 @@ class Service:
             )
         return call, jobs
 
-    def _check_size(self, call: Call) -> None:
+    def _check_characters(self, call: Call) -> None:
         characters = sum(len(item.text) + len(item.text_pair or "") for item in call.items)
-        for count, limit, what in (
-            (len(call.items), self._settings.max_texts, "texts"),
-            (characters, self._settings.max_characters, "characters"),
-        ):
-            if count > limit:
-                raise RequestError(
-                    f"the body holds {count} {what}, and {limit} are allowed; split it", "too_large", 413
-                )
+        if characters > (limit := self._settings.max_characters):
+            raise RequestError(
+                f"the body holds {characters} characters, and {limit} are allowed; split it", "too_large", 413
+            )
 
     def _prepare(self, item: Item, number: int, of: int) -> Job:
         where = f"item {number}: " if of > 1 else ""
@@ -239,6 +242,11 @@ _TOO_LONG = RequestError(
 def _refusal(error: RequestError) -> Answer:
     body = {"schema_version": SCHEMA_VERSION, "error": str(error), "code": error.code}
     return Answer(error.status, json.dumps(body, ensure_ascii=False).encode(errors="replace"))
+
+
+def _cost(job: Job) -> int:
+    """Return the tokens that the model reads for a text, in all of its windows."""
+    return sum(len(window) for window in job.encoded.windows)
 
 
 def _attempt(run: Callable[[_In], _Out], value: _In) -> _Out | RequestError:

@@ -36,8 +36,10 @@ class Settings:
         Most texts in one body.
     max_characters : int
         Most characters in one body, over all its texts.
+    max_tokens : int
+        Most tokens that the model reads for one body, those that several windows share counted in each.
     max_comparison_tokens : int
-        Most tokens in one body, over all texts that ask for another method than VAT.
+        The same for the texts that ask for another method than VAT.
     max_answer_bytes : int
         Longest answer; TorchServe kills the worker over one that is longer than its own limit (6,553,500).
     methods : mapping of str to mapping
@@ -52,6 +54,7 @@ class Settings:
     threads: int = 1
     max_texts: int = 64
     max_characters: int = 50_000
+    max_tokens: int = 20_000
     max_comparison_tokens: int = 256
     max_answer_bytes: int = 6_000_000
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: dict(_METHODS))

@@ -68,6 +68,13 @@ def test_folders_for_another_backend_or_none(bundle, tmp_path, backend, match):
         package(bundle if backend else tmp_path, tmp_path / "store", backend=backend)
 
 
+@pytest.mark.parametrize("place", [".", "store"])
+def test_a_store_in_the_model_is_refused(bundle, tmp_path, place):
+    model = shutil.copytree(bundle, tmp_path / "model")
+    with pytest.raises(BundleError, match="would hold itself"):
+        package(model, model / place)
+
+
 def test_settings_can_be_changed_in_a_copy(store, tmp_path):
     copy = tmp_path / "tiny.mar"
     copy_archive(store / "tiny.mar", copy, {"batchSize": 3})

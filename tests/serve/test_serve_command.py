@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,6 +30,14 @@ def test_an_empty_store_is_refused(torchserve, tmp_path):
     result = CliRunner().invoke(app, ["serve", str(tmp_path), "--port", str(Ports.free().inference)])
     assert result.exit_code == 2
     assert "holds no archive" in result.stderr
+
+
+def test_two_archives_of_one_name_are_refused(torchserve, store, tmp_path):
+    for name in ("tiny.mar", "tiny-old.mar"):
+        shutil.copy(store / "tiny.mar", tmp_path / name)
+    result = CliRunner().invoke(app, ["serve", str(tmp_path), "--port", str(Ports.free().inference)])
+    assert result.exit_code == 2
+    assert "both hold a model 'tiny'" in result.stderr
 
 
 def start(store: Path, folder: Path, *options: str) -> subprocess.Popen[bytes]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -63,6 +64,34 @@ def test_bad_bodies_are_refused_and_their_neighbours_answered(service, body, cod
     assert_close(after, alone)
     assert status == (413 if code == "too_large" else 400)
     assert answer["code"] == code
+
+
+def test_what_the_model_would_read_is_bounded(service):
+    dots = {"text": ". " * 1500, "text_pair": ". " * 1500}  # few characters, many windows
+    before, (status, answer) = ask(service, Request({"text": TEXT}), Request(dots))
+    assert before[0] == 200
+    assert (status, answer["code"]) == (413, "too_large")
+    assert "tokens in their windows" in answer["error"]
+
+
+@pytest.mark.parametrize("shape", ["list", "v1", "v2"])
+def test_too_many_texts_are_refused_before_they_are_read(service, shape):
+    texts = ["a"] * 300_000
+    body = {"list": texts, "v1": {"instances": texts}, "v2": v2(*texts)}[shape]
+    tracemalloc.start()
+    [(status, answer)] = ask(service, Request(body))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (status, answer["code"]) == (413, "too_large")
+    assert "300000 texts" in answer["error"]
+    assert peak < 10_000_000
+
+
+@pytest.mark.parametrize("body", [{"return": ["class_scores"]}, {"return": ["class_scores", "words"], "method": "ig"}])
+def test_class_scores_that_there_are_not_are_refused(service, body):
+    [(status, answer)] = ask(service, Request({"text": TEXT, **body}))
+    assert status == 400
+    assert "only the method vat has" in answer["error"]
 
 
 def test_batches_give_what_requests_get_alone(service):

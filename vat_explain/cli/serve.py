@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from vat_serve.server import Server
 
 
+_ENDINGS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
 def serve(
     store: Annotated[Path, typer.Argument(metavar="STORE", help="Folder with archives of `vat-explain package`.")],
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port for predictions and explanations.")] = 8080,
@@ -39,7 +42,7 @@ def serve(
     from vat_explain.progress import progress_bar
     from vat_serve.server import Server
 
-    for number in (signal.SIGTERM, signal.SIGINT):  # SIGINT too: a parent that ignores it must not pass that on
+    for number in _ENDINGS:  # SIGINT too: a parent that ignores it must not pass that on
         signal.signal(number, _interrupt)
     settings: dict[str, Any] = {}
     if workers is not None:
@@ -62,7 +65,8 @@ def serve(
             typer.echo("stopping", err=True)
             return
         finally:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave processes behind
+            for number in _ENDINGS:  # a second one must not leave processes behind
+                signal.signal(number, signal.SIG_IGN)
             server.stop()
 
 
