@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -74,7 +75,9 @@ def test_it_serves_int8_and_leaves_nothing_behind(torchserve, tmp_path):
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(children) >= 3  # the launcher, java and a worker
         assert "batchSize: 3" in _settings(key_file.parent)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGHUP)  # the terminal is closed
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)  # a second signal does not keep it from cleaning up
         assert process.wait(timeout=60) == 0
         _, alive = psutil.wait_procs(children, timeout=10)
         assert not alive
