@@ -147,7 +147,7 @@ def test_a_long_text_is_read_in_windows(client):
 
 def test_an_answer_beyond_torchserves_limit_is_refused(client, server):
     before = worker_pids(server)
-    body = {"text": "a b " * 12_000, "return": ["words", "tokens", "class_scores"]}
+    body = {"text": "a b " * 7_200, "return": ["words", "tokens", "class_scores"]}
     response = client.post("/predictions/tiny", body)
     assert response.status == 413
     assert "top_k" in check(response)["error"]
