@@ -7,6 +7,7 @@ import hashlib
 import json
 import random
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -328,8 +329,9 @@ def _checkpoints(output: Path, *, resume: bool) -> Path:
     directory = output.absolute().parent / f".{output.name}.training"
     if not directory.exists():
         try:  # before hours of training, not after
-            directory.mkdir(parents=True)
-            directory.rmdir()
+            directory.mkdir(parents=True, exist_ok=True)
+            with suppress(OSError):  # of several processes, another one may have been first
+                directory.rmdir()
         except OSError as error:
             raise TrainingError(f"cannot write to {directory.parent}: {error.strerror}; name another output") from error
     if (directory / "state.safetensors").exists() and not resume:
