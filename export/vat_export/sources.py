@@ -343,8 +343,7 @@ def _read_parquet(part: Part, columns: Sequence[str]) -> Generator[Record, None,
 def _values(column: Any) -> list[object]:
     """Return the values of a column; text that is not UTF-8 gets lone surrogates, as in other files."""
     if isinstance(column, pyarrow.DictionaryArray):
-        known = _values(column.dictionary)
-        return [None if index is None else known[index] for index in column.indices.to_pylist()]
+        column = column.dictionary.take(column.indices)  # decoding would end the job where a text is not UTF-8
     if pyarrow.types.is_large_string(column.type) or pyarrow.types.is_string(column.type):
         kind = pyarrow.large_binary() if pyarrow.types.is_large_string(column.type) else pyarrow.binary()
         return [None if v is None else v.decode(errors="surrogateescape") for v in column.cast(kind).to_pylist()]
