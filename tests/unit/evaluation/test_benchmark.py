@@ -12,6 +12,7 @@ import torch
 
 from tests import tiny
 from tests.unit.evaluation import linear
+from tests.unit.evaluation.runs import FAST, examples, run, without_times
 from vat_explain.attribution import standard
 from vat_explain.attribution.base import Random, TextAttribution
 from vat_explain.attribution.gradients import GradientL2
@@ -21,23 +22,11 @@ from vat_explain.card import Card
 from vat_explain.data import Example
 from vat_explain.errors import DataError, InputError, ModelError
 from vat_explain.evaluation import Settings, benchmark, evaluate
-from vat_explain.evaluation.journal import Journal
 from vat_explain.evaluation.scoring import score_texts
-from vat_explain.evaluation.texts import Bench
 from vat_explain.explainer import VATExplainer
 from vat_explain.models import text_encoder
 from vat_explain.vat.compressor import Compressor, CompressorConfig
 from vat_explain.vat.model import VATModel
-
-FAST = Settings(operators=("mask",), search_budget=60, soft_samples=1)
-
-
-def examples(count, seed=0, **keywords):
-    draw = np.random.default_rng(seed)
-    return [
-        Example(" ".join(draw.choice(tiny.WORDS, draw.integers(2, 12))), None, (0,), row + 1, **keywords)
-        for row in range(count)
-    ]
 
 
 def explainer(backbone="readout", num_labels=2):
@@ -73,24 +62,6 @@ def test_long_and_short_texts_get_the_shares_that_the_explainer_gives():
         assert scores == pytest.approx([token.score for token in explanation.tokens], abs=1e-6)
         assert scores.sum() == pytest.approx(1)
     assert scored.forwards == pytest.approx(1, rel=0.01)
-
-
-@pytest.fixture(scope="module")
-def bert():
-    model = tiny.classifier("bert", 2)
-    return model, text_encoder(tiny.tokenizer(), model)
-
-
-def run(bert, texts, methods=("random", "leave-one-out"), settings=FAST, **keywords):
-    model, encoder = bert
-    return evaluate(model, texts, encoder=encoder, methods=methods, settings=settings, quiet=True, **keywords)
-
-
-def without_times(result):
-    found = result.to_dict()
-    for scores in found["methods"].values():
-        del scores["seconds_per_text"]
-    return json.dumps(found)
 
 
 def test_the_json_has_the_agreed_form(bert, tmp_path):
@@ -215,74 +186,6 @@ def test_the_same_call_gives_the_same_result(bert):
     assert without_times(run(bert, texts)) == without_times(run(bert, texts))
 
 
-class Killed(BaseException):
-    pass
-
-
-@pytest.mark.parametrize("stop_at", [1, 2, 4, 6])
-def test_a_killed_run_resumes_to_the_same_result(bert, tmp_path, monkeypatch, stop_at):
-    monkeypatch.setattr(benchmark, "BATCH_TEXTS", 3)
-    texts = examples(8)
-    whole = run(bert, texts, output=tmp_path / "whole")
-    written = 0
-    append = Journal.append
-
-    def dying(self, records):
-        nonlocal written
-        written += 1
-        if written == stop_at:
-            # What a kill in the middle of a write leaves behind: whole lines, and the beginning of another.
-            append(self, records[:1])
-            self._file.write(b'{"name": "random", "te')
-            self._file.flush()
-            raise Killed
-        append(self, records)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Journal, "append", dying)
-        with pytest.raises(Killed):
-            run(bert, texts, output=tmp_path / "killed")
-    assert not (tmp_path / "killed" / "results.json").exists()
-    resumed = run(bert, texts, output=tmp_path / "killed")
-    assert without_times(resumed) == without_times(whole)
-
-
-def test_a_second_call_computes_nothing_and_gives_the_same_bytes(bert, tmp_path, monkeypatch):
-    texts = examples(4)
-    run(bert, texts, output=tmp_path)
-    first = {name: (tmp_path / name).read_bytes() for name in ("results.json", "results.csv", "report.html")}
-    monkeypatch.setattr(Bench, "describe", None)
-    monkeypatch.setattr(Bench, "measure", None)
-    run(bert, texts, output=tmp_path)
-    assert first == {name: (tmp_path / name).read_bytes() for name in first}
-
-
-def test_other_models_data_and_settings_do_not_share_results(bert, tmp_path):
-    texts = examples(3)
-    run(bert, texts, output=tmp_path)
-    other = tiny.classifier("bert", 2, seed=5)
-    run((other, text_encoder(tiny.tokenizer(), other)), texts, output=tmp_path)
-    run(bert, examples(3, seed=1), output=tmp_path)
-    run(bert, texts, output=tmp_path, settings=Settings(operators=("mask",), search_budget=61, soft_samples=1))
-    assert len(list(tmp_path.glob("interim-*.jsonl"))) == 4
-    run(bert, texts, methods=["grad-x-input"], output=tmp_path)  # a further method goes into the same file
-    assert len(list(tmp_path.glob("interim-*.jsonl"))) == 4
-
-
-def test_other_windows_and_options_do_not_share_results(bert, tmp_path):
-    texts = [Example("the film was good and the plot was bad and slow", None, None, 1)]
-    model, _ = bert
-    for length, steps in ((12, 2), (8, 2), (8, 4)):
-        encoder = text_encoder(tiny.tokenizer(), model, max_length=length)
-        methods = [standard_method("ig", model, steps=steps)]
-        resumed = run((model, encoder), texts, methods=methods, output=tmp_path).methods
-        fresh = run((model, encoder), texts, methods=methods).methods
-        for found in (resumed["ig"], fresh["ig"]):
-            del found["seconds_per_text"]
-        assert resumed == fresh
-        assert resumed["ig"]["forwards_per_text"] == pytest.approx(2 * steps, rel=0.3)
-
-
 def test_by_default_all_methods_run_that_can(bert, monkeypatch):
     def refuse(self, batch, limit):
         raise ModelError("not this model")
@@ -314,13 +217,6 @@ def test_a_model_of_nan_is_named(bert):
         model.embedding_layer.weight.fill_(float("nan"))
     with pytest.raises(ModelError, match="NaN"):
         run((model, text_encoder(tiny.tokenizer(), model)), examples(2), methods=["random"])
-
-
-def test_a_damaged_journal_is_refused(tmp_path):
-    path = tmp_path / "interim.jsonl"
-    path.write_text('{"name": "random", "text": 1}\nrubbish\n')
-    with pytest.raises(DataError, match="line 2"):
-        Journal(path)
 
 
 def test_limit_draws_by_the_seed(bert):
