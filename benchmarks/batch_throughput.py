@@ -40,7 +40,6 @@ from vat_explain.data import load_examples
 from vat_explain.explainer import VATExplainer
 from vat_explain.files import write_atomically
 from vat_explain.text import collate
-from vat_export.batch import PART_ROWS
 from vat_export.onnx import export_onnx
 
 PARTS = ("torch", "ig", "fp32", "int8", "ray", "memory")
@@ -61,8 +60,7 @@ def timed(*arguments):
     finally:
         inside += time.perf_counter() - began
 onnxruntime.InferenceSession.run = timed
-workers, part_rows = map(int, sys.argv[5:])
-summary = explain_files(*sys.argv[1:4], engine=sys.argv[4], workers=workers, part_rows=part_rows, quiet=False)
+summary = explain_files(*sys.argv[1:4], engine=sys.argv[4], workers=int(sys.argv[5]), quiet=False)
 peak = next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
 assert "torch" not in sys.modules and not summary.rejected
 figures = {"rows": summary.rows, "seconds": summary.seconds, "rate": summary.rows / summary.seconds}
@@ -117,10 +115,9 @@ def integrated_gradients(bundle: Path, texts: list[str]) -> dict[str, float]:
 def job(
     export: Path, source: Path, engine: str = "local", cores: set[int] | None = None, workers: int = 1
 ) -> dict[str, Any]:
-    """Run a job in its own process; return what it measured. Several workers get small parts, to end together."""
-    part_rows = PART_ROWS if workers == 1 else PART_ROWS // 4
+    """Run a job in its own process; return what it measured."""
     with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-c", JOB, export, source, f"{out}/out", engine, workers, part_rows]
+        command = [sys.executable, "-c", JOB, export, source, f"{out}/out", engine, workers]
         hold: Callable[[], object] | None = None if cores is None else lambda: os.sched_setaffinity(0, cores)
         done = subprocess.run([*map(str, command)], check=True, stdout=subprocess.PIPE, text=True, preexec_fn=hold)
     measured: dict[str, Any] = json.loads(done.stdout)

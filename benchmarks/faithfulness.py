@@ -6,7 +6,10 @@ MiniLM's vocabulary does not hold their characters. Long reviews start from the 
 of them teach MiniLM nothing.
 
     python benchmarks/faithfulness.py [--sets sst2 trec ...] [--texts 100] [--methods vat ig ...]
-        [--train-texts N] [--classifier-texts N]
+        [--train-texts N] [--classifier-texts N] [--compressors 3]
+
+With several compressors, each of its own seed, every text's scores of VAT are the mean over them where it is compared
+with other methods; the classifier and what explains it without a compressor stay the same.
 
 Each stage of each data set is kept under --work: an interrupted run goes on where it was, and each finished data set
 is added to --output. Other options for the training need another --work.
@@ -24,6 +27,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from finetuning import accuracy, fine_tune, logits_of, minilm
 from matplotlib import pyplot
@@ -32,6 +36,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 from vat_explain.corpus.tokenizer import build_tokenizer
 from vat_explain.data import Dataset, load_examples
 from vat_explain.evaluation import Evaluation, Settings, evaluate
+from vat_explain.evaluation.bootstrap import intervals
 from vat_explain.explainer import VATExplainer
 from vat_explain.files import write_atomically
 from vat_explain.fitting import FitConfig, fit
@@ -143,27 +148,32 @@ def run(name: str, task: Task, options: argparse.Namespace) -> dict[str, Any]:
     train, dev, test = load(options.data / name, task, options.classifier_texts or options.train_texts)
     texts = drawn(train, options.train_texts)
     seconds = {"fine_tuning": fine_tuned(name, train, options)}
-    if not (work / "bundle" / "card.json").exists():
+    evaluations = []
+    for seed in range(options.compressors):
+        suffix = f"-{seed}" if seed else ""
+        bundle, timed = work / f"bundle{suffix}", work / f"seconds{suffix}.json"
+        if not (bundle / "card.json").exists():
+            started = time.perf_counter()
+            config = FitConfig(
+                freeze_learner=True,
+                max_length=task.max_length,
+                loop=LoopConfig(seed=options.seed + seed, mixed_precision=options.mixed_precision),
+            )
+            fit(str(work / "plain"), texts, dev, config=config, output=bundle, resume=True)
+            write_atomically(timed, json.dumps(time.perf_counter() - started))
+        seconds[f"fit{suffix}"] = json.loads(timed.read_text())
         started = time.perf_counter()
-        config = FitConfig(
-            freeze_learner=True,
-            max_length=task.max_length,
-            loop=LoopConfig(seed=options.seed, mixed_precision=options.mixed_precision),
+        evaluations.append(
+            evaluate(
+                VATExplainer.from_pretrained(bundle),
+                test.examples,
+                methods=("vat", "vat-class") if seed else options.methods or task.methods,
+                limit=options.texts,
+                settings=Settings(seed=options.seed, search_budget=options.search_budget, soft_samples=0),
+                output=work / f"evaluation{suffix}",
+            )
         )
-        fit(str(work / "plain"), texts, dev, config=config, output=work / "bundle", resume=True)
-        write_atomically(work / "seconds.json", json.dumps(time.perf_counter() - started))
-    seconds["fit"] = json.loads((work / "seconds.json").read_text())
-    explainer = VATExplainer.from_pretrained(work / "bundle")
-    started = time.perf_counter()
-    evaluation = evaluate(
-        explainer,
-        test.examples,
-        methods=options.methods or task.methods,
-        limit=options.texts,
-        settings=Settings(seed=options.seed, search_budget=options.search_budget, soft_samples=0),
-        output=work / "evaluation",
-    )
-    seconds["evaluation"] = time.perf_counter() - started
+        seconds[f"evaluation{suffix}"] = time.perf_counter() - started
     model = AutoModelForSequenceClassification.from_pretrained(work / "plain")
     part = drawn(test, 1000)
     logits = logits_of(model, AutoTokenizer.from_pretrained(work / "plain"), part, task.max_length)
@@ -172,19 +182,27 @@ def run(name: str, task: Task, options: argparse.Namespace) -> dict[str, Any]:
         "train_texts": len(texts.examples),
         "classifier_texts": len(train.examples),
         "seconds": {stage: round(value, 1) for stage, value in seconds.items()},
-        "versus_best": versus_best(evaluation),
-        **evaluation.to_dict(),
+        "compressors": [
+            {m: each.methods[m] for m in ("vat", "vat-class") if m in each.methods} for each in evaluations
+        ],
+        "versus_best": versus_best(evaluations),
+        **evaluations[0].to_dict(),
     }
 
 
-def versus_best(evaluation: Evaluation) -> dict[str, Any]:
-    """The best of the rivals in each metric, and the paired difference of VAT to it with its interval."""
+def versus_best(evaluations: list[Evaluation]) -> dict[str, Any]:
+    """The best of the rivals in each metric, and VAT's mean over the compressors with its paired difference to it."""
     found: dict[str, Any] = {}
-    rivals = [method for method in RIVALS if method in evaluation.methods]
-    for metric in SHOWN if rivals and "vat" in evaluation.methods else ():
+    first = evaluations[0]
+    rivals = [method for method in RIVALS if method in first.methods]
+    for metric in SHOWN if rivals and "vat" in first.methods else ():
         sign = 1 if metric.startswith("comprehensiveness") else -1
-        best = max(rivals, key=lambda method: sign * evaluation.methods[method][metric]["mean"])
-        found[metric] = {"best": best, "vat_minus_best": evaluation.paired["vat"][best][metric]}
+        best = max(rivals, key=lambda method: sign * first.methods[method][metric]["mean"])
+        each = np.stack([evaluation.values["vat"][metric] for evaluation in evaluations])
+        mine, theirs = each.mean(0), first.values[best][metric]
+        vat, difference = intervals(np.stack([mine, mine - theirs], axis=1))
+        spread = each.mean(1).tolist()
+        found[metric] = {"best": best, "vat": vat, "vat_of_each_compressor": spread, "vat_minus_best": difference}
     return found
 
 
@@ -233,6 +251,7 @@ def main() -> None:
     parser.add_argument("--classifier-texts", type=int)
     parser.add_argument("--search-budget", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--compressors", type=int, default=1, help="fit so many, with seeds from --seed on")
     parser.add_argument("--mixed-precision", default="no")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=Path("benchmarks/work/faithfulness"))
@@ -253,7 +272,8 @@ def main() -> None:
             print(f"  {method:20} {scores['forwards_per_text']:7.1f} passes  {figures}")
         for metric, entry in results[name]["versus_best"].items():
             low, mean, high = (entry["vat_minus_best"][part] for part in ("low", "mean", "high"))
-            print(f"  VAT minus {entry['best']}, {metric}: {mean:+.3f} [{low:+.3f}, {high:+.3f}]")
+            each = ", ".join(f"{value:.3f}" for value in entry["vat_of_each_compressor"])
+            print(f"  VAT minus {entry['best']}, {metric}: {mean:+.3f} [{low:+.3f}, {high:+.3f}], compressors {each}")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from io import FileIO
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,8 +26,8 @@ from vat_export.parts import PARTS, REJECTED, Done, Settings, file_digest, part_
 from vat_export.runtime import OnnxExplainer
 from vat_export.sources import Part, Source, find_files, plan
 
-FORMAT_VERSION = 1
-PART_ROWS = 8192
+FORMAT_VERSION = 2
+PART_ROWS = 2048
 """Rows of a part: what a killed run loses at most, for each worker."""
 
 MANIFEST, JOURNAL = "manifest.json", "journal.jsonl"
@@ -102,6 +103,11 @@ def explain_files(
     DataError
         If a file cannot be read, the output not be written, or there is another run's output. What has been finished
         stays, and a run with `resume` goes on from there.
+
+    Notes
+    -----
+    Several workers are new Python processes, which import the script that calls this: guard its call by
+    ``if __name__ == "__main__":``.
     """
     began = time.monotonic()
     settings = settings or Settings()
@@ -109,6 +115,9 @@ def explain_files(
         if value is not None and value < 1:
             raise DataError(f"{name} is {value}; give at least 1")
     place = Path(output)
+    run = _engine(engine)
+    if place.resolve().is_relative_to(Path(model).resolve()):
+        raise DataError(f"the output {place} lies in the model {model}, which would be damaged; name another directory")
     files = find_files(pattern, apart_from=place)
     explainer = OnnxExplainer(model, threads=None if workers == 1 else 1)
     with _claimed(place):
@@ -126,7 +135,7 @@ def explain_files(
         resumed = len(done)
         left = [part for part in parts if part.number not in done]
         total = _rows(parts)
-        with progress_bar("explaining", total, quiet=quiet) as bar, (place / JOURNAL).open("ab") as journal:
+        with progress_bar("explaining", total, quiet=quiet) as bar, _opened(place / JOURNAL) as journal:
             started, rows = time.monotonic(), 0
             bar.advance(total - _rows(left))
 
@@ -135,32 +144,25 @@ def explain_files(
                 rows += count
                 bar.advance(count, rate=f"{rows / (time.monotonic() - started):.0f} texts/s")
 
-            for result in _results(engine, explainer, model, left, settings, place, workers, advance):
+            for result in run(explainer, Path(model).absolute(), left, settings, place.absolute(), workers, advance):
                 _record(journal, result)
                 done[result.part] = result
         finished = [done[part.number] for part in parts]
         explained, rejected = sum(d.rows for d in finished), sum(d.rejected for d in finished)
         counts = {"rows": total, "explained": explained, "rejected": rejected}
         _write_manifest(place, job | {"complete": True, **counts, "parts": [d.to_dict() for d in finished]})
-        (place / JOURNAL).unlink()
+        (place / JOURNAL).unlink(missing_ok=True)
     return Summary(**counts, parts=len(parts), resumed=resumed, seconds=time.monotonic() - began)
 
 
-def _results(
-    engine: Engine,
-    explainer: OnnxExplainer,
-    model: str | os.PathLike[str],
-    parts: Sequence[Part],
-    settings: Settings,
-    output: Path,
-    workers: int,
-    advance: Advance,
-) -> Iterator[Done]:
-    if engine == "ray":
+def _engine(name: Engine) -> Callable[..., Iterator[Done]]:
+    if name == "ray":
         from vat_export.ray import run_ray
 
-        return run_ray(Path(model).absolute(), parts, settings, output.absolute(), workers, advance)
-    return run_local(explainer, Path(model), parts, settings, output, workers, advance)
+        return run_ray
+    if name != "local":
+        raise DataError(f"there is no engine {name!r}; choose local or ray")
+    return run_local
 
 
 def _plan(files: Sequence[str], settings: Settings, part_rows: int, *, quiet: bool) -> list[Source]:
@@ -236,9 +238,10 @@ def _begin(output: Path, job: dict[str, Any]) -> dict[int, Done]:
 
 def _is_whole(output: Path, entry: Done) -> bool:
     """Tell whether what was recorded of a part is still there as it was written."""
-    path = part_file(output, entry.part)
-    listed = not entry.rejected or rejected_file(output, entry.part).exists()
-    return listed and path.exists() and file_digest(path) == entry.sha256
+    files = {part_file(output, entry.part): entry.sha256}
+    if entry.rejected:
+        files[rejected_file(output, entry.part)] = entry.rejected_sha256
+    return all(path.exists() and file_digest(path) == digest for path, digest in files.items())
 
 
 def _read_journal(output: Path) -> dict[int, Done]:
@@ -254,13 +257,27 @@ def _read_journal(output: Path) -> dict[int, Done]:
     return done
 
 
-def _record(journal: Any, entry: Done) -> None:
+@contextmanager
+def _opened(path: Path) -> Iterator[FileIO]:
+    """Open the journal without a buffer, which would be written once more when a full disk has ended the job."""
     try:
-        journal.write(_line(entry).encode())
-        journal.flush()
+        journal = FileIO(path, "a")
+    except OSError as error:
+        raise DataError(f"cannot write {path}: {error.strerror}; check its permissions and its room") from error
+    with journal:
+        yield journal
+
+
+def _record(journal: FileIO, entry: Done) -> None:
+    line = _line(entry).encode()
+    try:
+        while line:
+            line = line[journal.write(line) :]
         os.fsync(journal.fileno())
     except OSError as error:
-        raise DataError(f"cannot write {journal.name}: {error.strerror}; make room and go on with --resume") from error
+        raise DataError(
+            f"cannot write {os.fsdecode(journal.name)}: {error.strerror}; make room and go on with --resume"
+        ) from error
 
 
 def _line(entry: Done) -> str:

@@ -95,12 +95,17 @@ def export_onnx(
     ------
     BundleError
         If the bundle cannot be read or the directory not be written.
+    InputError
+        If one of the texts cannot be explained.
     ModelError
         If the model cannot be exported, or the export computes something else than torch. Nothing is written then.
     """
+    if Path(directory).resolve().is_relative_to(Path(bundle).resolve()):
+        raise BundleError(f"{directory} lies in the bundle {bundle}, which would be damaged; name another directory")
     explainer = VATExplainer.from_pretrained(bundle)
     explainer.model.float()
     _check_special(explainer)
+    samples = sample_texts(explainer, texts)
     spec = _spec(explainer)
     with (
         progress_bar("exporting", len(_STEPS) if int8 else 2, quiet=quiet) as bar,
@@ -109,7 +114,6 @@ def export_onnx(
         _step(bar, 0)
         (temporary / TOKENIZER).write_text(_tokenizer(explainer), encoding="utf-8")
         _write_graph(explainer, spec, temporary)
-        samples = sample_texts(explainer, texts)
         if check:
             _step(bar, 1)
             with _opened(temporary, spec) as runtime:

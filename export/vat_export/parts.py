@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow
@@ -15,7 +15,7 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from vat_explain.assemble import WindowScores, merge_shares, merge_windows
-from vat_explain.errors import InputError
+from vat_explain.errors import BundleError, InputError
 from vat_explain.files import write_atomically, writing_file
 from vat_explain.text import Encoded
 from vat_export.runtime import OnnxExplainer
@@ -24,8 +24,8 @@ from vat_export.sources import Part, Record, read
 CHUNK_ROWS = 1024
 """Rows that are explained together, those of similar length in one batch."""
 
-CHUNK_CHARACTERS = 2_000_000
-"""Characters after which a chunk ends earlier, so that long texts do not fill the memory."""
+CHUNK_CHARACTERS, CHUNK_TOKENS = 2_000_000, 500_000
+"""Characters, and tokens of all windows, after which a chunk ends earlier: long texts must not fill the memory."""
 
 BATCH_TOKENS = 512
 """Most tokens, padding counted, in one pass; on a CPU, four times as many are an eighth slower."""
@@ -67,18 +67,27 @@ class Done:
         Its number.
     rows, rejected : int
         Rows explained, and rows that could not be.
-    sha256 : str
-        Digest of its Parquet file.
+    sha256, rejected_sha256 : str
+        Digests of its Parquet file, and of the list of rejected rows; empty where none was rejected.
     """
 
     part: int
     rows: int
     rejected: int
     sha256: str
+    rejected_sha256: str
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as values that JSON knows."""
         return asdict(self)
+
+
+class Row(NamedTuple):
+    """A row that can be explained: its number, the input's id, and its tokens."""
+
+    number: int
+    id: str | None
+    text: Encoded
 
 
 def part_file(output: Path, number: int) -> Path:
@@ -118,27 +127,26 @@ def explain_part(
     target = part_file(output, part.number)
     schema = _schema(explainer, settings)
     rejected: list[dict[str, Any]] = []
-    rows = 0
+    rows, listed = 0, b""
     with writing_file(target) as temporary:
         # An open file, as pyarrow takes no path that is not UTF-8.
         with (
             temporary.open("wb") as stream,
             pyarrow.parquet.ParquetWriter(stream, schema, compression="zstd") as writer,
         ):
-            for chunk in chunks(read(part, settings.columns)):
-                good, bad = _encode(explainer, chunk, settings, part.path)
-                rejected += bad
+            for good, bad in chunks(explainer, read(part, settings.columns), settings):
+                rejected += [{"source": part.path, **entry} for entry in bad]
                 if good:
-                    scores = explainer.score([text for _, text in good], batch_tokens=BATCH_TOKENS)
+                    scores = explainer.score([row.text for row in good], batch_tokens=BATCH_TOKENS)
                     writer.write_table(_table(explainer, good, scores, settings, part.path, schema))
                 rows += len(good)
-                advance(len(chunk))
+                advance(len(good) + len(bad))
         digest = file_digest(temporary)
         if rejected:
             lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in rejected)
-            content = "".join(lines).encode(errors="backslashreplace")
-            write_atomically(rejected_file(output, part.number), content)
-    return Done(part.number, rows, len(rejected), digest)
+            listed = "".join(lines).encode(errors="backslashreplace")
+            write_atomically(rejected_file(output, part.number), listed)
+    return Done(part.number, rows, len(rejected), digest, hashlib.sha256(listed).hexdigest() if rejected else "")
 
 
 def file_digest(path: Path) -> str:
@@ -147,33 +155,48 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def chunks(records: Iterator[Record]) -> Iterator[list[Record]]:
-    """Cut rows into chunks of at most `CHUNK_ROWS` rows that end after `CHUNK_CHARACTERS` characters."""
-    chunk: list[Record] = []
-    characters = 0
-    for record in records:
-        characters += sum(len(value) for value in record.values.values() if isinstance(value, str))
-        chunk.append(record)
-        if len(chunk) == CHUNK_ROWS or characters >= CHUNK_CHARACTERS:
-            yield chunk
-            chunk, characters = [], 0
-    if chunk:
-        yield chunk
+def chunks(
+    explainer: OnnxExplainer, records: Iterable[Record], settings: Settings
+) -> Iterator[tuple[list[Row], list[dict[str, Any]]]]:
+    """Tokenise rows; yield some at a time, those that can be explained and why the others cannot.
 
-
-def _encode(
-    explainer: OnnxExplainer, chunk: Sequence[Record], settings: Settings, path: str
-) -> tuple[list[tuple[Record, Encoded]], list[dict[str, Any]]]:
-    """Tokenise a chunk; return the rows that can be explained, and why the others cannot."""
-    good: list[tuple[Record, Encoded]] = []
+    At most `CHUNK_ROWS` rows, fewer where they reach `CHUNK_CHARACTERS` or `CHUNK_TOKENS`.
+    """
+    good: list[Row] = []
     bad: list[dict[str, Any]] = []
-    for record in chunk:
+    characters = tokens = 0
+    for record in records:
+        name = _id(record, settings)
+        characters += len(name or "")
         try:
-            good.append((record, explainer.encoder.encode(*_texts(record, settings))))
+            texts = _texts(record, settings)
+            encoded = explainer.encoder.encode(*texts)
         except InputError as error:
-            entry = {"source": path, "row": record.row, "id": _id(record, settings), "reason": str(error)}
-            bad.append(entry)
-    return good, bad
+            bad.append({"row": record.row, "id": name, "reason": str(error)})
+        else:
+            good.append(Row(record.row, name, encoded))
+            characters += sum(map(len, texts))
+            tokens += sum(map(len, encoded.windows))
+        if len(good) + len(bad) == CHUNK_ROWS or characters >= CHUNK_CHARACTERS or tokens >= CHUNK_TOKENS:
+            yield good, bad
+            good, bad = [], []
+            characters = tokens = 0
+    if good or bad:
+        yield good, bad
+
+
+def load_same(model: Path, digest: str) -> OnnxExplainer:
+    """Load the model of a job with one thread.
+
+    Raises
+    ------
+    BundleError
+        If it is not the model that the job began with.
+    """
+    explainer = OnnxExplainer(model, threads=1)
+    if explainer.digest != digest:
+        raise BundleError(f"{model} is not the model that the job began with; put that back and go on with --resume")
+    return explainer
 
 
 def _texts(record: Record, settings: Settings) -> tuple[Any, ...]:
@@ -222,7 +245,7 @@ def _schema(explainer: OnnxExplainer, settings: Settings) -> Any:
 
 def _table(
     explainer: OnnxExplainer,
-    rows: Sequence[tuple[Record, Encoded]],
+    rows: Sequence[Row],
     scores: Sequence[Sequence[WindowScores]],
     settings: Settings,
     path: str,
@@ -234,11 +257,9 @@ def _table(
     best = probabilities.argmax(1)
     multi = explainer.spec.task == "multi_label"
     predicted = [labels[p >= 0.5] if multi else labels[[i]] for p, i in zip(probabilities, best, strict=True)]
-    shown = [
-        _tokens(text, windows, i, settings.top_k) for (_, text), windows, i in zip(rows, scores, best, strict=True)
-    ]
+    shown = [_tokens(row.text, windows, i, settings.top_k) for row, windows, i in zip(rows, scores, best, strict=True)]
     offsets = np.cumsum([0, *(len(order) for order, _, _ in shown)])
-    encoded = [text for _, text in rows]
+    encoded = [row.text for row in rows]
 
     def flat(pieces: Sequence[NDArray[Any]], kind: Any) -> Any:
         return _lists(offsets, pyarrow.array(np.concatenate(pieces), kind))
@@ -250,8 +271,8 @@ def _table(
     ends = np.cumsum([0, *map(len, predicted)])
     columns: dict[str, Any] = {
         "source": pyarrow.array([printable(path)] * len(rows)),
-        "row": pyarrow.array([record.row for record, _ in rows], pyarrow.int64()),
-        "id": pyarrow.array([_id(record, settings) for record, _ in rows], pyarrow.string()),
+        "row": pyarrow.array([row.number for row in rows], pyarrow.int64()),
+        "id": pyarrow.array([row.id for row in rows], pyarrow.string()),
         "label": pyarrow.array(labels[best], pyarrow.string()),
         "predicted": _lists(ends, pyarrow.array(np.concatenate(predicted), pyarrow.string())),
         "score": pyarrow.array(probabilities[np.arange(len(rows)), best], pyarrow.float32()),

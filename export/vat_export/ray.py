@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vat_explain.errors import DataError, ModelError, VatExplainError
-from vat_export.parts import Done, Settings, explain_part
+from vat_export.parts import Done, Settings, explain_part, load_same
 from vat_export.runtime import OnnxExplainer
 from vat_export.sources import Part
 
@@ -30,21 +30,28 @@ PATIENCE = 10
 class _Worker:
     """An actor: it holds one session and explains one part after the other."""
 
-    def __init__(self, model: str, settings: dict[str, Any], output: str) -> None:
-        self._explainer = OnnxExplainer(model, threads=1)
+    def __init__(self, model: str, digest: str, settings: dict[str, Any], output: str) -> None:
+        self._explainer: OnnxExplainer | VatExplainError
+        try:
+            self._explainer = load_same(Path(model), digest)
+        except VatExplainError as error:  # Ray would make a new actor, again and again
+            self._explainer = error
         self._settings = Settings(**settings)
         self._output = Path(output)
 
     def __call__(self, part: dict[str, Any]) -> dict[str, Any]:
         """Explain a part, and return what `Done` holds, or the message of what went wrong."""
         try:
+            if isinstance(self._explainer, VatExplainError):
+                raise self._explainer
             done = explain_part(self._explainer, Part(**part), self._settings, self._output)
         except VatExplainError as error:
-            return {"part": int(part["number"]), "rows": 0, "rejected": 0, "sha256": "", "problem": str(error)}
+            return Done(int(part["number"]), 0, 0, "", "").to_dict() | {"problem": str(error)}
         return done.to_dict() | {"problem": ""}
 
 
 def run_ray(
+    explainer: OnnxExplainer,
     model: Path,
     parts: Sequence[Part],
     settings: Settings,
@@ -70,7 +77,7 @@ def run_ray(
     items = [asdict(part) for part in parts]
     tasks = ray.data.from_items(items, override_num_blocks=len(items)).map(
         _Worker,  # type: ignore[arg-type]  # Ray takes a class too and calls its instances
-        fn_constructor_args=(str(model), asdict(settings), str(output)),
+        fn_constructor_args=(str(model), explainer.digest, asdict(settings), str(output)),
         compute=ray.data.ActorPoolStrategy(size=workers),
         num_cpus=_share_of_cpus(workers),
     )

@@ -52,6 +52,10 @@ class OnnxExplainer(TextExplainer):
     BundleError
         If the directory is incomplete, damaged, altered, of a newer format, holds links, or a graph that names other
         files or operators that ONNX Runtime does not bring itself.
+    InputError
+        If there are fewer threads than one.
+    ModelError
+        If the installed onnxruntime has no such execution provider.
     """
 
     def __init__(
@@ -176,8 +180,9 @@ class OnnxExplainer(TextExplainer):
     def _check_session(self) -> None:
         names = tuple(entry.name for entry in self._session.get_inputs())
         outputs = {entry.name: entry.shape for entry in self._session.get_outputs()}
-        classes = outputs.get("logits", [None])[-1]
-        if names != self.spec.inputs or tuple(outputs) != self.spec.outputs or classes != len(self.labels):
+        ranks = [len(shape) for shape in outputs.values()]
+        same = names == self.spec.inputs and tuple(outputs) == self.spec.outputs and ranks == [2, 2, 3]
+        if not same or {outputs["logits"][-1], outputs["class_importance"][-1]} != {len(self.labels)}:
             raise BundleError(
                 f"the graph has inputs {names} and outputs {outputs}, and {MANIFEST} says {self.spec.inputs} and "
                 f"{self.spec.outputs} for {len(self.labels)} classes; {REMEDY}"

@@ -8,7 +8,7 @@ import glob
 import hashlib
 import json
 import os
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,12 +86,12 @@ def find_files(pattern: str, apart_from: Path | None = None) -> list[str]:
     """Return the absolute paths of the files that a path or pattern (``*``, ``?``, ``**``) names, sorted, each once.
 
     A file that is there under the very name of the pattern is meant literally. What lies in the directory `apart_from`
-    is left out.
+    is left out, and so are folders, unless they are named like a file of texts and none of their files is found too.
 
     Raises
     ------
     DataError
-        If there are none, or one is of an unknown kind.
+        If there are none, one is of an unknown kind, or a link points nowhere.
     """
     literal = os.path.lexists(pattern) or not glob.has_magic(pattern)
     found = [pattern] if literal else sorted(glob.glob(pattern, recursive=True))
@@ -99,13 +99,16 @@ def find_files(pattern: str, apart_from: Path | None = None) -> list[str]:
     for path in found:
         if Path(path).is_file():
             by_file.setdefault(os.path.realpath(path), os.path.abspath(path))
+    for path in found:
+        _check_no_file(path, by_file)
     files = list(by_file.values())
     if not files:
         raise DataError(
             f"there is no file {pattern!r}; check the path, and quote patterns so that the shell keeps them"
         )
     if apart_from is not None:
-        files = [path for path in files if not Path(path).is_relative_to(os.path.abspath(apart_from))]
+        output = os.path.realpath(apart_from)
+        files = [path for real, path in by_file.items() if not Path(real).is_relative_to(output)]
         if not files:
             raise DataError(
                 f"{pattern!r} names nothing but what lies in the output {apart_from}; name the files with texts"
@@ -114,6 +117,16 @@ def find_files(pattern: str, apart_from: Path | None = None) -> list[str]:
         if Path(path).suffix.lower() not in SUFFIXES:
             raise DataError(f"{path} is none of {', '.join(SUFFIXES)}; convert or rename it, or narrow the pattern")
     return files
+
+
+def _check_no_file(path: str, found: Iterable[str]) -> None:
+    """Refuse what a pattern names that is no file, where its texts would be missed without a word."""
+    if Path(path).is_dir() and Path(path).suffix.lower() in SUFFIXES:
+        inside = Path(os.path.realpath(path))
+        if not any(Path(file).is_relative_to(inside) for file in found):
+            raise DataError(f"{path} is a folder; name the files in it, such as {Path(path) / '*'}")
+    elif os.path.lexists(path) and not os.path.exists(path):
+        raise DataError(f"{path} is a link to a file that is not there; restore the file, or narrow the pattern")
 
 
 def plan(
@@ -212,7 +225,7 @@ def _cut_csv(path: str, columns: Sequence[str], part_rows: int, digest: Any) -> 
         _check_columns(path, header, columns)
         count, offset = 0, lines.offset
         for fields in records:
-            if fields:  # empty lines are no records
+            if fields or len(header) == 1:  # empty lines are no records, but for empty fields of a single column
                 if count % part_rows == 0:
                     stretches.append((count + 1, 0, offset))
                 count += 1
@@ -228,7 +241,8 @@ def _read_csv(part: Part, columns: Sequence[str]) -> Generator[Record, None, Non
     with open(part.path, "rb") as handle:
         handle.seek(part.offset)
         row = part.first_row
-        for fields in _csv_records(_Lines(handle, part.path)):
+        for record in _csv_records(_Lines(handle, part.path)):
+            fields = record or [""] * (len(header) == 1)
             if not fields:
                 continue
             if len(fields) == len(header):
@@ -315,12 +329,18 @@ def _cut_parquet(path: str, columns: Sequence[str], part_rows: int, digest: Any)
 
 def _read_parquet(part: Part, columns: Sequence[str]) -> Generator[Record, None, None]:
     # An open file, as pyarrow takes no path that is not UTF-8.
-    with open(part.path, "rb") as handle, pyarrow.parquet.ParquetFile(handle, buffer_size=_BUFFER) as file:
+    with open(part.path, "rb") as handle, pyarrow.parquet.ParquetFile(handle) as file:
+        texts = [field.name for field in file.schema_arrow if field.name in columns and _is_text(field.type)]
+    # Dictionaries, as a long text that many rows share would be laid out for each of them.
+    shared = {"buffer_size": _BUFFER, "read_dictionary": texts}
+    with open(part.path, "rb") as handle, pyarrow.parquet.ParquetFile(handle, **shared) as file:
         groups: list[int] = []
         skip, before = part.first_row - 1, 0
         at_once = _BATCH
         for group in range(file.metadata.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
+            if rows == 0:
+                continue
             if before + rows > part.first_row - 1 and before < part.first_row - 1 + part.rows:
                 if not groups:
                     skip -= before
@@ -330,12 +350,11 @@ def _read_parquet(part: Part, columns: Sequence[str]) -> Generator[Record, None,
             before += rows
         row = part.first_row
         for batch in file.iter_batches(at_once, row_groups=groups, columns=list(dict.fromkeys(columns))):
+            first = min(skip, len(batch))
+            skip -= first
             # Piece by piece: what is long and often the same takes little room in Arrow and much in Python.
-            for piece in (batch.slice(start, _PIECE) for start in range(0, len(batch), _PIECE)):
+            for piece in (batch.slice(start, _PIECE) for start in range(first, len(batch), _PIECE)):
                 for values in zip(*(_values(piece.column(name)) for name in columns), strict=True):
-                    if skip:
-                        skip -= 1
-                        continue
                     yield Record(row, dict(zip(columns, values, strict=True)))
                     row += 1
 
@@ -344,7 +363,7 @@ def _values(column: Any) -> list[object]:
     """Return the values of a column; text that is not UTF-8 gets lone surrogates, as in other files."""
     if isinstance(column, pyarrow.DictionaryArray):
         column = column.dictionary.take(column.indices)  # decoding would end the job where a text is not UTF-8
-    if pyarrow.types.is_large_string(column.type) or pyarrow.types.is_string(column.type):
+    if _is_text(column.type):
         kind = pyarrow.large_binary() if pyarrow.types.is_large_string(column.type) else pyarrow.binary()
         return [None if v is None else v.decode(errors="surrogateescape") for v in column.cast(kind).to_pylist()]
     try:
@@ -352,6 +371,10 @@ def _values(column: Any) -> list[object]:
     except (ValueError, OverflowError):  # times that Python cannot hold
         values = column.cast(pyarrow.string()).to_pylist()
     return values
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind))
 
 
 def _check_columns(path: str, present: Sequence[str], wanted: Sequence[str]) -> None:

@@ -32,10 +32,16 @@ Batch = dict[str, NDArray[Any]]
 
 
 def sample_texts(explainer: VATExplainer, texts: Sequence[Text]) -> list[Window]:
-    """Return windows of the texts, and of messages and pairs of messages from the built-in corpus."""
+    """Return windows of messages and pairs of messages from the built-in corpus, and of the texts.
+
+    Raises
+    ------
+    InputError
+        If one of the texts cannot be explained.
+    """
     messages = [example.text for example in generate(seed=0, size=48)]
     pairs = list(zip(messages[:8], messages[8:16], strict=True))
-    encoded = explainer.encode([*messages, *pairs, *texts])
+    encoded = [*explainer.encode([*messages, *pairs]), *(explainer.encode(texts) if texts else ())]
     return [window for text in encoded for window in text.windows]
 
 

@@ -129,6 +129,22 @@ def test_operators_of_others_are_refused(export: Path, change: Callable[[Any], o
         OnnxExplainer(export)
 
 
+@pytest.mark.parametrize("name", ["logits", "token_importance", "class_importance"])
+def test_outputs_of_other_shapes_are_refused(export: Path, name: str) -> None:
+    def make_scalar(model: Any) -> None:
+        (node,) = [node for node in model.graph.node if name in node.output]
+        node.output[list(node.output).index(name)] = "before"
+        for other in model.graph.node:
+            other.input[:] = ["before" if taken == name else taken for taken in other.input]
+        model.graph.node.append(onnx.helper.make_node("ReduceMean", ["before"], [name], keepdims=0))
+        (output,) = [output for output in model.graph.output if output.name == name]
+        output.type.tensor_type.ClearField("shape")
+
+    alter(export, make_scalar)
+    with pytest.raises(BundleError, match="the graph has inputs"):
+        OnnxExplainer(export)
+
+
 def test_a_second_graph_in_the_same_file_is_seen(export: Path) -> None:
     extra = onnx.ModelProto()
     extra.graph.node.append(FOREIGN)

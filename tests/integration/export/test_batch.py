@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
+import signal
 import subprocess
 import sys
 import time
-import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ import pytest
 from tests import exported, tiny
 from tests.unit.test_bundle import small_disk
 from vat_explain.errors import BundleError, DataError
-from vat_export.batch import Summary, explain_files
-from vat_export.parts import Settings, chunks
+from vat_export.batch import Summary, _opened, _record, explain_files
+from vat_export.local import run_local
+from vat_export.onnx import export_onnx
+from vat_export.parts import Done, Settings
 from vat_export.runtime import OnnxExplainer
-from vat_export.sources import plan, read
+from vat_export.sources import plan
 
 RUN = """
 import sys
@@ -151,67 +154,7 @@ def test_rows_that_cannot_be_explained_are_listed_with_number_and_reason(tmp_pat
         assert part in reason
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("a.csv", b"", "hold no rows"),
-        ("a.csv", b"text\n", "hold no rows"),
-        ("a.jsonl", b"\n\n", "hold no rows"),
-        ("a.parquet", b"", "hold no rows"),
-        ("a.parquet", b"PAR1 but not really", "cannot be read"),
-        ("a.csv", b"words\na\n", "no column 'text'; its columns are words"),
-        ("a.csv", b"text,text\na,b\n", "column 'text' more than once"),
-        ("a.jsonl", b'{"words": "a"}\n', "none of the first rows has column 'text'"),
-        ("a.csv", b'id,text\n1,"hello\n2,world\n3,more\n', "not valid CSV: .*begins in line 2"),
-        ("a.csv", b'text\n"good film\n"bad" film\n', "not valid CSV: .*begins in line 2"),
-        ("a.csv", b"text\na\nb\rc\n", "not valid CSV: new-line character .* line 3"),
-        ("a.txt", b"a", "is none of .csv"),
-        ("b.csv", b"text\na\n", "there is no file"),
-    ],
-)
-def test_files_that_cannot_be_used(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=message):
-        run(tmp_path / "a.*", tmp_path / "out")
-
-
-def test_each_file_is_read_once_under_whatever_names(tmp_path: Path) -> None:
-    folder = tmp_path / "in" / "sub"
-    folder.mkdir(parents=True)
-    (folder / "a[1].csv").write_text("text\ngood\n")
-    (folder / "loop").symlink_to(tmp_path / "in")
-    assert run(tmp_path / "in" / "**" / "**" / "*.csv", tmp_path / "out").rows == 1
-    assert run(folder / "a[1].csv", tmp_path / "literal").rows == 1
-
-
-def test_names_and_ids_of_all_kinds(tmp_path: Path) -> None:
-    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/na\xffme"))
-    folder.mkdir()
-    late = pyarrow.array([300_000_000_000_000], pyarrow.timestamp("ms"))
-    for number, ids in enumerate((late, pyarrow.array([b"k\xff"]), pyarrow.array([3], pyarrow.duration("ns")))):
-        write_parquet(tmp_path / "plain", ["good"], key=ids)
-        (tmp_path / "plain").rename(folder / f"{number}.parquet")
-    (folder / "3.csv").write_text("text,key\ngood,x\n")
-    summary = run(folder / "*", folder / "out", settings=Settings(id_column="key"), workers=2)
-    assert summary.explained == 4
-    found = [
-        pyarrow.parquet.read_table(pyarrow.BufferReader(path.read_bytes())).to_pylist()[0]
-        for path in sorted(folder.glob("out/parts/*"))
-    ]
-    assert [row["id"] for row in found[1:]] == ["k\\xff", found[2]["id"], "x"]
-    assert all("na\\udcffme" in row["source"] for row in found)
-    assert run(folder / "*", folder / "out", settings=Settings(id_column="key"), resume=True).resumed == 4
-
-
-def test_a_job_does_not_read_its_own_output(tmp_path: Path) -> None:
-    (tmp_path / "a.jsonl").write_text('{"text": "good"}\n{"text": 3}\n')
-    for resume in (False, True):
-        assert run(tmp_path / "**" / "*.*", tmp_path / "out", resume=resume).rows == 2
-    with pytest.raises(DataError, match="names nothing but what lies in the output"):
-        run(tmp_path / "out" / "parts" / "*", tmp_path / "out", resume=True)
-
-
-@pytest.mark.parametrize("damage", ["cut", "removed", "unlisted"])
+@pytest.mark.parametrize("damage", ["cut", "removed", "emptied", "unlisted"])
 def test_what_is_damaged_or_lost_of_a_finished_job_is_made_again(tmp_path: Path, damage: str) -> None:
     (tmp_path / "a.jsonl").write_text('{"text": "good"}\n{"text": 3}\n{"text": "bad"}\n')
     run(tmp_path / "a.jsonl", tmp_path / "out", part_rows=2)
@@ -221,67 +164,12 @@ def test_what_is_damaged_or_lost_of_a_finished_job_is_made_again(tmp_path: Path,
         part.write_bytes(part.read_bytes()[:100])
     elif damage == "removed":
         part.unlink()
+    elif damage == "emptied":
+        (tmp_path / "out" / "rejected" / "part-000000.jsonl").write_text("")
     else:
         (tmp_path / "out" / "rejected" / "part-000000.jsonl").unlink()
     assert run(tmp_path / "a.jsonl", tmp_path / "out", part_rows=2, resume=True).resumed == 1
     assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == before
-
-
-def test_input_that_changes_while_a_job_runs_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    path.write_text("text\ngood\nbad\n")
-    ((source,), columns) = plan([str(path)], ["text"], 10), ["text"]
-    assert [record.values for record in read(source.parts[0], columns)] == [{"text": "good"}, {"text": "bad"}]
-    for content in ("", "text\nother\nwords\n"):
-        path.write_text(content)
-        with pytest.raises(DataError, match="changed since the job began"):
-            list(read(source.parts[0], columns))
-
-
-@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet"])
-def test_memory_holds_few_long_rows_at_a_time(tmp_path: Path, kind: str) -> None:
-    path, long = tmp_path / f"a.{kind}", "word " * 60_000
-    count = 600
-    if kind == "parquet":
-        pyarrow.parquet.write_table(pyarrow.table({"text": ["a"] * count, "pair": [long] * count}), path)
-    elif kind == "csv":
-        path.write_text("text,pair,unused\n" + f"a,{long},{long}\n" * count)
-    else:
-        path.write_text((json.dumps({"text": "a", "pair": long, "unused": long}) + "\n") * count)
-    (source,) = plan([str(path)], ["text", "pair"], 1000)
-    tracemalloc.start()
-    sizes = [len(chunk) for chunk in chunks(read(source.parts[0], ["text", "pair"]))]
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert sum(sizes) == count
-    assert max(sizes) < 10
-    assert peak < (60_000_000 if kind == "parquet" else 12_000_000)  # of 180 MB and more
-
-
-def test_a_parquet_file_without_the_column(tmp_path: Path) -> None:
-    write_parquet(tmp_path / "a.parquet", ["a"])
-    with pytest.raises(DataError, match="no column 'words'; its columns are text"):
-        run(tmp_path / "a.parquet", tmp_path / "out", settings=Settings(text_column="words"))
-
-
-@pytest.mark.parametrize(
-    ("column", "explained", "reason"),
-    [
-        (pyarrow.array([1, 2, None]), 0, "got int"),
-        (pyarrow.array([1.5, 2.5, None]), 0, "got float"),
-        (pyarrow.array([["a"], [], None]), 0, "got list"),
-        (pyarrow.nulls(3), 0, "is null"),
-        (pyarrow.array([b"good", b"\xff", None]), 0, "got bytes"),
-        (pyarrow.array(["good", "bad", None]).dictionary_encode(), 2, "is null"),
-        (pyarrow.array(["good", "bad", None], pyarrow.large_string()), 2, "is null"),
-    ],
-)
-def test_parquet_columns_of_all_types(tmp_path: Path, column: Any, explained: int, reason: str) -> None:
-    pyarrow.parquet.write_table(pyarrow.table({"text": column}), tmp_path / "a.parquet")
-    summary = run(tmp_path / "a.parquet", tmp_path / "out")
-    assert (summary.explained, summary.rejected) == (explained, 3 - explained)
-    assert len(rows(tmp_path / "out")) == explained
-    assert reason in rejected(tmp_path / "out")[0]["reason"]
 
 
 @pytest.mark.parametrize("name", ["/proc/out", "a.parquet/out"])  # not even root may make these
@@ -341,6 +229,68 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
         (disk / "other").unlink()
         run(tmp_path / "a.parquet", disk / "out", part_rows=40, resume=True)
         assert rows(disk / "out") == rows(tmp_path / "undisturbed")
+
+
+def test_a_disk_that_fills_at_the_journal_is_named() -> None:
+    with pytest.raises(DataError, match=r"cannot write /dev/full: No space left"), _opened(Path("/dev/full")) as full:
+        _record(full, Done(0, 1, 0, "", ""))
+    with pytest.raises(DataError, match=r"cannot write /proc/journal"), _opened(Path("/proc/journal")):
+        pass
+
+
+def test_neither_model_nor_bundle_holds_the_output(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", texts(3))
+    export = shutil.copytree(model(), tmp_path / "model")
+    with pytest.raises(DataError, match="lies in the model"):
+        explain_files(export, str(tmp_path / "a.parquet"), export / "out")
+    with pytest.raises(BundleError, match="lies in the bundle"):
+        export_onnx(tmp_path / "bundle", tmp_path / "bundle" / "onnx")
+    OnnxExplainer(export)
+
+
+@pytest.mark.parametrize("change", ["swapped", "damaged"])
+def test_workers_use_the_model_that_the_job_began_with(tmp_path: Path, change: str) -> None:
+    write_parquet(tmp_path / "a.parquet", texts(30))
+    export = shutil.copytree(model(), tmp_path / "model")
+    explainer = OnnxExplainer(export)
+    shutil.rmtree(export)
+    shutil.copytree(exported.export("roberta").directory, export)
+    if change == "damaged":
+        (export / "tokenizer.json").write_text("{}")
+    (source,) = plan([str(tmp_path / "a.parquet")], ["text"], 10)
+    message = "is not the model that the job began with" if change == "swapped" else "is damaged or was altered"
+    with pytest.raises(BundleError, match=message):
+        list(run_local(explainer, export, source.parts, Settings(), tmp_path / "out", 2, lambda rows: None))
+
+
+def test_an_interrupted_job_ends_at_once(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "a.parquet", texts(20_000))
+    command = [
+        sys.executable,
+        "-c",
+        RUN,
+        str(model()),
+        str(tmp_path / "a.parquet"),
+        str(tmp_path / "out"),
+        "local",
+        "2",
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
+    while not (tmp_path / "out" / "parts").exists() or not written(tmp_path / "out"):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait(5)
+    before = written(tmp_path / "out")
+    time.sleep(0.5)
+    assert written(tmp_path / "out") == before
+    assert len(before) < 100
+
+
+def test_an_unknown_engine_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no engine 'spark'"):
+        run(tmp_path / "a.parquet", tmp_path / "out", engine="spark")
+    assert not (tmp_path / "out").exists()
 
 
 def test_several_processes_give_the_same_rows(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests import bundles, exported
-from vat_explain.errors import BundleError, ModelError
+from vat_explain.errors import BundleError, InputError, ModelError
 from vat_explain.explainer import VATExplainer
 from vat_explain.explanation import Explanation
 from vat_export import spec as format_
@@ -168,6 +168,19 @@ def test_other_files_are_not_replaced(tmp_path: Path) -> None:
     bundles.save(tmp_path / "bundle")
     with pytest.raises(BundleError, match="not part of"):
         export_onnx(exported.bundle("bert"), tmp_path / "bundle")
+
+
+def test_a_text_that_cannot_be_explained_is_named_before_the_export(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="text 1: "):
+        export_onnx(exported.bundle("bert"), tmp_path / "export", texts=["good", ""])
+    assert not (tmp_path / "export").exists()
+
+
+def test_an_export_without_check_says_so(tmp_path: Path) -> None:
+    with exported.same_graph("bert"):
+        made = export_onnx(exported.bundle("bert"), tmp_path / "export", check=False)
+    assert made.spec.report == {"checked": False}
+    assert OnnxExplainer(tmp_path / "export").spec.report == {"checked": False}
 
 
 def test_what_the_exporter_cannot_do_is_said_in_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
