@@ -39,6 +39,9 @@ from vat_explain.vat.objectives import (
 from vat_explain.vat.scoring import accuracy, fidelity, set_reference
 from vat_explain.vat.trainer import LoopConfig, Phase, Trainer
 
+LEARNER_STEPS, COMPRESSOR_STEPS = 300, 1000
+"""Steps that a learner and a compressor need; where texts are few, batches are made smaller for that."""
+
 _DEV_SHARE = 0.1
 
 
@@ -64,7 +67,7 @@ class FitConfig:
     compressor_windows : int
         Most windows of the training texts that the compressor is fitted to; drawn at random where there are more.
     learning_rate, encoder_rate : float
-        Peak learning rates of heads and of pre-trained encoders.
+        Peak learning rates of compressors and new heads, and of pre-trained encoders with the heads they came with.
     max_length : int, optional
         Longest window in tokens; longer texts are read in several.
     judge : bool
@@ -153,12 +156,18 @@ def fit(
     data = _training_set(examples, train.source, encoder, train.labels)
     dev_data = _training_set(dev_examples, (dev or train).source, encoder, train.labels)
 
-    plan = _Plan(learner, data, dev_data, config)
+    new_head = isinstance(model, str | Path) and finished_labels(model) is None
+    plan = _Plan(learner, data, dev_data, config, new_head=new_head)
     directory = None if output is None else _checkpoints(Path(output), resume=resume)
     digests = [train.digest, dev.digest if dev else ""]
     key = _key(config, digests, model if isinstance(model, str | Path) else type(model).__name__)
     trainer = Trainer(plan.modules, data, config.loop, directory, key)
-    history = trainer.run(plan.phases(), resume=resume)
+    trainable = [parameter for parameter in learner.parameters() if parameter.requires_grad]
+    try:
+        history = trainer.run(plan.phases(), resume=resume)
+    finally:
+        for parameter in trainable:  # a model in memory may be trained further
+            parameter.requires_grad_(True)
 
     card = Card(
         task=learner.task,
@@ -185,12 +194,16 @@ def fit(
 class _Plan:
     """The modules of a run and the phases that they go through."""
 
-    def __init__(self, learner: Classifier, data: TrainingSet, dev: TrainingSet, config: FitConfig) -> None:
+    def __init__(
+        self, learner: Classifier, data: TrainingSet, dev: TrainingSet, config: FitConfig, *, new_head: bool
+    ) -> None:
         self.learner = learner
+        self.new_head = new_head
         self.data = data
         self.dev = dev
         self.config = config
         self.model = VATModel(learner, Compressor(learner, config.compressor))
+        nn.init.zeros_(self.model.compressor.class_scorer.weight)  # sums of random parts are far from any probability
         self.judge = copy.deepcopy(learner) if config.judge else None
         self.sample = data.sample(config.compressor_windows, config.loop.seed)
         modules = {"model": self.model, "judge": self.judge}
@@ -213,13 +226,19 @@ class _Plan:
         return phases
 
     def _masked_phase(self, name: str, classifier: Classifier, objective: Any, epochs: int) -> Phase:
+        rates: list[tuple[nn.Module, float]] = [(classifier, self.config.encoder_rate)]
+        if self.new_head:
+            encoder = classifier.model.base_model
+            heads = [module for module in classifier.model.children() if module is not encoder]
+            rates = [(encoder, self.config.encoder_rate), *((head, self.config.learning_rate) for head in heads)]
         return Phase(
             name,
             objective,
-            [(classifier, self.config.encoder_rate)],
+            rates,
             epochs,
             classifier,
             lambda: accuracy(classifier, self.dev),
+            steps=LEARNER_STEPS,
         )
 
     def _learner_phase(self, name: str, number: int) -> Phase:
@@ -252,6 +271,7 @@ class _Plan:
             select=False,
             begin=lambda: set_reference(self.model, self.data),
             data=self.sample,
+            steps=COMPRESSOR_STEPS,
         )
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from tests.conformance import small
 from vat_explain.attribution.vat import LayerVATAttribution, VATAttribution
+from vat_explain.errors import InputTypeError
 from vat_explain.models import Classifier
 from vat_explain.testing import check_attributor
 from vat_explain.testing.matrix import EXEMPTIONS
@@ -30,3 +31,8 @@ def test_layer_vat_conforms(architecture):
     made = small.explainer(architecture)
     layer = made.learner.model.base_model.embeddings
     assert failures(lambda _: LayerVATAttribution(made, layer), made.learner, EXEMPTIONS["LayerVATAttribution"]) == []
+
+
+def test_a_model_without_compressor_is_refused_with_what_to_do():
+    with pytest.raises(InputTypeError, match=r"got Classifier; fit one to the model first: vat_explain\.fit"):
+        VATAttribution(small.explainer("bert").learner)

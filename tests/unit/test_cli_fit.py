@@ -17,13 +17,19 @@ from vat_explain.cli import app
 from vat_explain.data import load_examples
 from vat_explain.errors import ModelError
 from vat_explain.explainer import VATExplainer
+from vat_explain.fitting import FitConfig
 from vat_explain.fitting import fit as run
+from vat_explain.loading import load_classifier
+from vat_explain.models import SINGLE_LABEL
+from vat_explain.text import SpecialTokens
+from vat_explain.vat.trainer import LoopConfig
 
 FEW_STEPS = ["--epochs", "1", "--learner-epochs", "1", "--rounds", "1", "--max-length", "32", "--quiet"]
 
 
 def fit(folder: Path, model: Path, *options: str) -> Result:
-    return CliRunner().invoke(app, ["fit", "--model", str(model), "--output", str(folder / "out"), *options])
+    place = ["--output", str(folder / "out"), "--mixed-precision", "no"]  # one for the life of the process
+    return CliRunner().invoke(app, ["fit", "--model", str(model), *place, *options])
 
 
 def assert_refused(result: Result, folder: Path, *words: str) -> None:
@@ -202,3 +208,26 @@ def test_models_in_memory_that_cannot_be_fitted_are_refused(tmp_path):
         run(tiny.model("bert", 2, **names).base_model, data, tokenizer=tiny.tokenizer())
     with pytest.raises(ModelError, match=r"torch.bfloat16.*call .float()"):
         run(tiny.model("bert", 2, **names).bfloat16(), data, tokenizer=tiny.tokenizer())
+
+
+def test_a_model_in_memory_can_be_trained_further(tmp_path):
+    data = load_examples(write_csv(tmp_path / "train.csv", opinions(20)))
+    model = tiny.model("bert", 2, id2label={0: "bad", 1: "good"}, label2id={"bad": 0, "good": 1})
+    model.base_model.embeddings.requires_grad_(False)
+    before = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    config = FitConfig(freeze_learner=True, epochs=1, loop=LoopConfig(quiet=True))
+    run(model, data, tokenizer=tiny.tokenizer(), config=config)
+    assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == before
+
+
+def test_a_new_head_learns_at_the_rate_of_heads(tiny_encoder, tiny_classifier, tmp_path):
+    data = load_examples(write_csv(tmp_path / "train.csv", opinions(20)))
+    config = FitConfig(learner_epochs=1, epochs=1, encoder_rate=0.0, loop=LoopConfig(quiet=True))
+    torch.manual_seed(0)
+    plain = load_classifier(tiny_encoder, SpecialTokens.from_tokenizer(tiny.tokenizer()), ("bad", "good"), SINGLE_LABEL)
+    fitted = run(tiny_encoder, data, config=config).learner
+    assert torch.equal(fitted.embedding_layer.weight, plain.embedding_layer.weight)
+    assert not torch.equal(fitted.model.classifier.bias, plain.model.classifier.bias)
+    classifier = AutoModelForSequenceClassification.from_pretrained(tiny_classifier)
+    fitted = run(tiny_classifier, data, config=config).learner
+    assert torch.equal(fitted.model.classifier.bias, classifier.classifier.bias)

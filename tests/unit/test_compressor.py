@@ -58,6 +58,8 @@ def test_class_free_scores_are_those_of_the_likeliest_class(multi_label):
         scores = output.scores[row, scored] * TEMPERATURE
         torch.testing.assert_close(scores - scores.mean(), parts - parts.mean())
         torch.testing.assert_close(output.importance[row, scored], (parts / TEMPERATURE).softmax(-1))
+    sums = output.class_importance.sum(-1).abs().max()
+    assert sums > 0.1 if multi_label else sums < 1e-5  # what one class gains the others lose
 
 
 @pytest.mark.parametrize("backbone", ["readout", "copy"])

@@ -154,6 +154,12 @@ def test_labels_are_inferred(tmp_path, values, names, ids, several):
     assert [one.label for one in data.examples] == ids
 
 
+def test_truth_values_are_classes_without_names(tmp_path):
+    path = jsonl(tmp_path, {"text": "t", "label": True}, {"text": "u", "label": False})
+    data = load_examples(path, labels=LabelSet(("LABEL_0", "LABEL_1")))
+    assert [one.label for one in data.examples] == [(1,), (0,)]
+
+
 def test_scores_are_no_classes(tmp_path):
     path = jsonl(tmp_path, *({"text": "t", "label": value} for value in ("0.37", "0.9", "-1.25")))
     assert "scores are and classes are not" in refusal(path)

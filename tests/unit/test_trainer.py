@@ -17,7 +17,7 @@ from vat_explain.vat.compressor import Compressor, CompressorConfig
 from vat_explain.vat.model import VATModel
 from vat_explain.vat.objectives import FaithfulObjective, LearnerObjective, Weights
 from vat_explain.vat.scoring import accuracy, fidelity, set_reference
-from vat_explain.vat.trainer import LoopConfig, Phase, Trainer
+from vat_explain.vat.trainer import LoopConfig, Phase, Trainer, fastest_precision
 
 POSITIVE, NEGATIVE = ("good", "great", "lovely", "brilliant"), ("bad", "awful", "dull", "boring")
 
@@ -164,10 +164,13 @@ def test_training_learns_the_task_and_what_decides(uninterrupted):
     assert fidelity(run.model, run.data)["fidelity"] > fidelity(Run().model, run.data)["fidelity"] + 0.1
 
 
-@pytest.mark.parametrize(("select", "remains"), [(True, 1), (False, 4)])
-def test_every_epoch_is_run_and_the_best_or_the_last_remains(select, remains):
+@pytest.mark.parametrize(
+    ("select", "figures", "remains"),
+    [(True, [0.5, 0.9, 0.4, 0.3, 0.2], 1), (True, [0.0, 0.0, 0.0, 0.0, 0.0], 4), (False, [0.2], 0)],
+)
+def test_the_best_epoch_or_the_last_remains(select, figures, remains):
     run = Run()
-    scores = iter([0.5, 0.9, 0.4, 0.3, 0.2])
+    scores = iter(figures)
     kept = []
     module = run.model.compressor
 
@@ -178,8 +181,26 @@ def test_every_epoch_is_run_and_the_best_or_the_last_remains(select, remains):
     old = run.phases[1]
     run.phases = [Phase(old.name, old.objective, old.learning_rates, 5, module, score, select, old.begin)]
     run()
-    assert len(kept) == 5
+    assert run.steps == 25
+    assert len(kept) == len(figures)
     assert torch.equal(module.class_scorer.weight, kept[remains])
+
+
+@pytest.mark.parametrize(("wanted", "made"), [(0, 10), (10, 10), (11, 20), (21, 40), (1000, 40)])
+def test_few_data_are_cut_into_smaller_batches(wanted, made):
+    run = Run()
+    old = run.phases[1]
+    run.phases = [Phase(old.name, old.objective, old.learning_rates, 2, old.kept, begin=old.begin, steps=wanted)]
+    run()
+    assert run.steps == made
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_fastest_precision_is_that_of_the_device(monkeypatch, fast):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast, raising=False)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    assert fastest_precision() == ("bf16" if fast else "no")
 
 
 def test_a_loss_that_is_not_finite_stops_the_run():
@@ -234,7 +255,7 @@ def test_a_row_alone_gets_no_mask_of_its_own():
 
 def test_batches_hold_every_row_once_an_epoch_in_another_order():
     trainer = Run().trainer
-    first, second = (trainer._batches(trainer.data, 0, epoch) for epoch in (0, 1))
+    first, second = (trainer._batches(trainer.data, 0, epoch, 1) for epoch in (0, 1))
     for batches in (first, second):
         assert sorted(row for batch in batches for row in batch) == list(range(40))
     assert first != second

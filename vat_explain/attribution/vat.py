@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vat_explain.attribution.base import TextAttribution
 from vat_explain.attribution.inputs import TextBatch, evaluation_mode, read_batch
-from vat_explain.errors import InputError
+from vat_explain.errors import InputError, InputTypeError
 from vat_explain.explainer import VATExplainer
 
 
@@ -32,6 +32,13 @@ class VATAttribution(TextAttribution):
     max_tokens : int
         Most tokens, padding counted, in one forward pass.
 
+    Raises
+    ------
+    BundleError
+        If the folder holds no bundle that can be read.
+    InputTypeError
+        If the model is neither.
+
     Examples
     --------
     >>> attribution = VATAttribution("bundle")  # doctest: +SKIP
@@ -42,6 +49,11 @@ class VATAttribution(TextAttribution):
     targeted = False
 
     def __init__(self, model: VATExplainer | str | PathLike[str], **keywords: Any) -> None:
+        if not isinstance(model, VATExplainer | str | PathLike):
+            raise InputTypeError(
+                f"VATAttribution takes an explainer or the folder of a bundle, got {type(model).__name__}; fit one to "
+                "the model first: vat_explain.fit(model, train, tokenizer=...)"
+            )
         explainer = model if isinstance(model, VATExplainer) else VATExplainer.from_pretrained(model)
         super().__init__(explainer.model.learner, **keywords)
         self.model = explainer.model

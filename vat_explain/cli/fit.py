@@ -47,7 +47,10 @@ def fit(
         int | None, typer.Option(min=4, help="Longest window in tokens; longer texts are read in several.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Texts in a step on one device.")] = None,
-    mixed_precision: Annotated[Literal["no", "bf16", "fp16"], typer.Option(help="Precision of the training.")] = "no",
+    mixed_precision: Annotated[
+        Literal["auto", "no", "bf16", "fp16"],
+        typer.Option(help="Precision of the training; auto: bf16 where the device is faster with it."),
+    ] = "auto",
     judge: Annotated[
         bool, typer.Option("--judge", help="Also train an independent judge of masked texts, for evaluation.")
     ] = False,
@@ -83,7 +86,7 @@ def fit(
         config = replace(
             config,
             compressor=replace(config.compressor, objective=objective, backbone=backbone),
-            loop=replace(config.loop, seed=seed, mixed_precision=mixed_precision, quiet=quiet),
+            loop=replace(config.loop, seed=seed, mixed_precision=_precision(mixed_precision), quiet=quiet),
             freeze_learner=freeze_learner,
             judge=judge,
         )
@@ -118,6 +121,12 @@ def _warn_of_duplicates(train: Dataset, dev: Dataset | None) -> int:
             "the development figures too good; remove them from one of the two"
         )
     return shared
+
+
+def _precision(asked: str) -> str:
+    from vat_explain.vat.trainer import fastest_precision
+
+    return fastest_precision() if asked == "auto" else asked
 
 
 def _configure(own: dict[str, Any], loop: dict[str, Any]) -> FitConfig:

@@ -58,7 +58,7 @@ def leave_out(batch: Batch, highest: float, pad_id: int) -> dict[str, Tensor]:
     ----------
     batch : Batch
     highest : float
-        The rate of each row is drawn uniformly between 0 and this.
+        The rate is drawn uniformly between 0 and this; rows of similar length then stay so.
     pad_id : int
 
     Returns
@@ -67,10 +67,11 @@ def leave_out(batch: Batch, highest: float, pad_id: int) -> dict[str, Tensor]:
         The batch without these tokens, as short as its longest row is then.
     """
     scorable = batch["scorable"]
-    draw = torch.rand(scorable.shape, device=scorable.device)
-    rate = highest * torch.rand(len(scorable), 1, device=scorable.device)
-    stay = draw >= torch.minimum(rate, draw.masked_fill(~scorable, 0).amax(1, keepdim=True))
-    stay = (stay | ~scorable) & batch["attention_mask"].bool()
+    count = scorable.sum(1, keepdim=True)
+    rate = highest * torch.rand((), device=scorable.device)
+    deleted = torch.minimum((rate * count + torch.rand_like(rate * count)).floor(), count - 1)
+    rank = torch.rand(scorable.shape, device=scorable.device).masked_fill(~scorable, 2.0).argsort(1).argsort(1)
+    stay = ((rank >= deleted) | ~scorable) & batch["attention_mask"].bool()
     order = stay.int().argsort(dim=1, descending=True, stable=True)[:, : int(stay.sum(1).max())]
     shorter = {name: batch[name].gather(1, order) for name in ("input_ids", "token_type_ids", "scorable")}
     there = stay.gather(1, order)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from vat_explain.assemble import TEMPERATURE
-from vat_explain.models import Classifier, ClassifierOutput, EncoderCopy
+from vat_explain.models import MULTI_LABEL, Classifier, ClassifierOutput, EncoderCopy
 from vat_explain.vat.bottleneck import gaussian_information
 
 Objective = Literal["faithful", "paper"]
@@ -211,6 +211,7 @@ class Compressor(nn.Module):
         self.norm = nn.LayerNorm(config.width)
         self.scorer = InformationScore(classifier, config) if config.objective == "paper" else None
         self.class_scorer = nn.Linear(config.width, classifier.num_labels, bias=False)
+        self.exclusive = classifier.task != MULTI_LABEL
         uniform = torch.full((classifier.num_labels,), 1 / classifier.num_labels)
         self.register_buffer("reference", uniform)
 
@@ -269,7 +270,10 @@ class Compressor(nn.Module):
 
         The class-free scores of the faithful objective are the parts of the likeliest class, up to a constant.
         """
-        parts = self.class_scorer(features).masked_fill(~scorable.unsqueeze(-1), 0)
+        parts = self.class_scorer(features)
+        if self.exclusive:  # what one class gains the others lose
+            parts = parts - parts.mean(-1, keepdim=True)
+        parts = parts.masked_fill(~scorable.unsqueeze(-1), 0)
         if self.scorer is None:
             likeliest = probabilities.argmax(-1)[:, None, None].expand(-1, parts.shape[1], 1)
             scores = parts.gather(2, likeliest).squeeze(2) / TEMPERATURE

@@ -233,15 +233,30 @@ class FaithfulObjective(CompressorObjective):
         """
         scorable, likeliest = batch["scorable"], p.argmax(-1, keepdim=True)
         share = torch.tensor(SHARES, device=p.device)[torch.randint(len(SHARES), (len(p), 1), device=p.device)]
-        gates, rewards = [], []
-        for _ in range(self.weights.draws):
-            top = draw_top(GATE_SCALE * scores.detach(), scorable, share)
-            alone = self._without(scorable & ~top, embeddings, batch)
-            rewards.append((alone - self._without(top, embeddings, batch)).gather(1, likeliest))
-            gates.append(top.to(p.dtype))
-        gate, reward = torch.stack(gates), torch.stack(rewards)
+        noisy = [draw_top(GATE_SCALE * scores.detach(), scorable, share) for _ in range(self.weights.draws)]
+        sets = torch.stack(noisy)
+        gate, reward = sets.to(p.dtype), self._rewards(sets, likeliest, embeddings, batch)
         covariance = ((gate - gate.mean(0)) * (reward - reward.mean(0))).sum(0) / (self.weights.draws - 1)
         return -GATE_SCALE * (covariance * scores).sum(1).mean()
+
+    def _rewards(self, sets: Tensor, likeliest: Tensor, embeddings: Tensor, batch: Batch) -> Tensor:
+        """Return rewards [draws, rows, 1] of sets [draws, rows, tokens].
+
+        A set that was drawn twice is tried once, and the sets of a row that are all the same, whose covariance is 0,
+        are not tried at all: their reward counts as 0.
+        """
+        draws, rows, _ = sets.shape
+        row = torch.arange(rows, device=sets.device).expand(draws, rows).unsqueeze(-1)
+        found, which = torch.cat([row, sets.long()], -1).flatten(0, 1).unique(dim=0, return_inverse=True)
+        row, top = found[:, 0], found[:, 1:].bool()
+        reward = embeddings.new_zeros(len(found), 1)
+        differing = (row.bincount(minlength=rows) > 1)[row].nonzero()[:, 0]
+        for some in differing.split(rows) if len(differing) else ():
+            part = {name: batch[name][row[some]] for name in ("attention_mask", "token_type_ids", "scorable")}
+            own = embeddings[row[some]]
+            alone = self._without(part["scorable"] & ~top[some], own, part)
+            reward[some] = (alone - self._without(top[some], own, part)).gather(1, likeliest[row[some]])
+        return reward[which].view(draws, rows, 1)
 
 
 class PaperObjective(CompressorObjective):

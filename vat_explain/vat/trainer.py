@@ -35,14 +35,16 @@ class Phase:
     kept : Module
         What the phase is for.
     score : callable, optional
-        Development figures of every epoch.
+        Development figures of every epoch, or of the last one if the best is not selected.
     select : bool
-        Keep the state of the epoch whose first figure is largest. Otherwise the last one remains, which is the better
-        choice where figures are noisy, since the learning rate has come down by then.
+        Keep the state of the epoch whose first figure is largest, the later one of equals. Otherwise the last one
+        remains, which is the better choice where figures are noisy, since the learning rate has come down by then.
     begin : callable, optional
         Called once before the first step.
     data : TrainingSet, optional
         What to train on, if not on all.
+    steps : int
+        Where data are so few that there are fewer steps than this, batches are made smaller, down to a quarter.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Phase:
     select: bool = True
     begin: Callable[[], None] | None = None
     data: TrainingSet | None = None
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,14 @@ class LoopConfig:
     clip: float = 1.0
     checkpoint_seconds: float = 60.0
     quiet: bool = False
+
+
+def fastest_precision() -> str:
+    """Return "bf16" where the device multiplies such numbers faster than those of float32, otherwise "no"."""
+    if torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
+    asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return "bf16" if any(getattr(torch.cpu, name, bool)() for name in asked) else "no"
 
 
 @dataclass
@@ -173,8 +184,11 @@ class Trainer:
             with self.accelerator.autocast():
                 phase.begin()
         data = phase.data or self.data
-        epochs = [self._batches(data, number, epoch) for epoch in range(phase.epochs)]
-        total = sum(map(len, epochs))
+        for divisor in (1, 2, 4):
+            epochs = [self._batches(data, number, epoch, divisor) for epoch in range(phase.epochs)]
+            total = sum(map(len, epochs))
+            if total >= phase.steps:
+                break
         optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
         _restore_optimizer(optimizer, self.state.group("optimizer."))
         objective, prepared = self.accelerator.prepare(phase.objective, optimizer)
@@ -225,20 +239,22 @@ class Trainer:
         """Score the epoch, and keep the state if it is the best."""
         position = self.state.position
         best = position.best_score
-        if phase.score is not None:
+        if phase.score is not None and (phase.select or epoch + 1 == phase.epochs):
             was_training = phase.objective.training
             phase.objective.eval()
-            figures = phase.score()
+            with self.accelerator.autocast():
+                figures = phase.score()
             phase.objective.train(was_training)
             self.state.history.append({"phase": phase.name, "epoch": epoch + 1, **figures})
             score = next(iter(figures.values()))
-            if phase.select and (best is None or score > best):
+            if phase.select and (best is None or score >= best):
                 best = score
                 self.state.put("best.", {k: v.clone() for k, v in phase.kept.state_dict().items()})
         self.state.position = Position(number, epoch + 1, 0, best)
 
-    def _batches(self, data: TrainingSet, phase: int, epoch: int) -> list[list[int]]:
+    def _batches(self, data: TrainingSet, phase: int, epoch: int, divisor: int) -> list[list[int]]:
         """Shuffle rows, group those of similar length, and take this process's share of the batches."""
+        most_rows, most_cells = (max(1, n // divisor) for n in (self.config.batch_size, self.config.batch_tokens))
         generator = random.Random(f"{self.config.seed}/{phase}/{epoch}")
         rows = list(range(len(data.windows)))
         generator.shuffle(rows)
@@ -248,7 +264,7 @@ class Trainer:
             batch: list[int] = []
             for row in sorted(rows[start : start + pool], key=lambda r: len(data.windows[r])):
                 cells = (len(batch) + 1) * len(data.windows[row])
-                if batch and (len(batch) == self.config.batch_size or cells > self.config.batch_tokens):
+                if batch and (len(batch) == most_rows or cells > most_cells):
                     batches.append(batch)
                     batch = []
                 batch.append(row)
