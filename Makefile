@@ -4,7 +4,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 FIRST := benchmarks/fit_sst2.py
-BENCHMARKS ?= $(FIRST) $(filter-out $(FIRST) benchmarks/finetuning.py,$(wildcard benchmarks/*.py))
+NEED_MORE := benchmarks/finetuning.py benchmarks/ferret_crosscheck.py
+BENCHMARKS ?= $(FIRST) $(filter-out $(FIRST) $(NEED_MORE),$(wildcard benchmarks/*.py))
 
 .PHONY: demo test lint bench clean .venv
 

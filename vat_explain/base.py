@@ -86,7 +86,8 @@ class TextExplainer(ABC):
         texts : sequence of str or (str, str)
             Of any length: those that do not fit the model are read in overlapping windows.
         target : str or int, optional
-            Class to explain, by signed parts of its probability. None: the predicted distribution, by shares.
+            Class to explain, by signed parts of its probability. None: class-free shares, which rank the tokens by what
+            they do for the likeliest class.
         ids : sequence of str, optional
             Names of the texts, one each.
         batch_tokens : int

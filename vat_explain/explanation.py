@@ -85,7 +85,8 @@ class Explanation:
     task : {"single_label", "multi_label"}
         Whether the probabilities come from a softmax over labels or from a sigmoid for each.
     target : str or None
-        The label that the scores speak about; None for the predicted distribution as a whole.
+        The label that the scores speak about; None where they are class-free, ranking the tokens by what they do for
+        the likeliest class.
     method : str
         Name of the attribution method.
     unit : {"share", "probability", "score"}

@@ -294,7 +294,7 @@ def _prediction(explanation: Explanation) -> str:
 
 def _about(explanation: Explanation) -> str:
     facts = [
-        "target: the prediction as a whole" if explanation.target is None else f"target: {explanation.target}",
+        "target: the prediction, class-free" if explanation.target is None else f"target: {explanation.target}",
         f"method: {explanation.method}",
     ]
     if explanation.windows > 1:

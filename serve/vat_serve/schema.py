@@ -66,7 +66,7 @@ class Item:
     explain : bool
         Whether an explanation is wanted.
     target : str, int, None or `PREDICTED`
-        Class to explain; None for the predicted distribution.
+        Class to explain; None for class-free shares.
     method : str
     top_k : int or None
         Give back only so many words and tokens, the strongest first.

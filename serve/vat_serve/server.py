@@ -134,6 +134,11 @@ class Server:
         return f"http://{HOST}:{self.ports.metrics}/metrics"
 
     @property
+    def management_url(self) -> str:
+        """Address that tells the state of the models, and gives new keys."""
+        return f"http://{HOST}:{self.ports.management}"
+
+    @property
     def key_file(self) -> Path:
         """The file that holds the keys, which TorchServe writes when it starts."""
         return self.directory / "key_file.json"
@@ -146,7 +151,7 @@ class Server:
     def workers(self, model: str) -> list[dict[str, Any]]:
         """Return what TorchServe says about the workers of a model: ``pid``, ``status``, ..."""
         request = urllib.request.Request(
-            f"http://{HOST}:{self.ports.management}/models/{model}",
+            f"{self.management_url}/models/{model}",
             headers={"Authorization": f"Bearer {self.key('management')}"},
         )
         with urllib.request.urlopen(request, timeout=10) as response:

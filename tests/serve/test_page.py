@@ -129,7 +129,7 @@ def test_the_class_to_explain_can_be_chosen(page, client):
     ask(page, "good film")
     assert "Part of the probability of LABEL_" in page.text_content("#unit")
     assert page.locator("#target option").all_text_contents()[2:] == ["LABEL_0", "LABEL_1", "LABEL_2"]
-    for choice, target in (("LABEL_2", "LABEL_2"), ("the prediction as a whole", None)):
+    for choice, target in (("LABEL_2", "LABEL_2"), ("the prediction, class-free", None)):
         page.select_option("#target", choice)
         ask(page, "good film")
         expected = client.post("/predictions/tiny", {"text": "good film", "target": target}).json["explanation"]

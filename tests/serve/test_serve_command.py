@@ -72,6 +72,7 @@ def test_it_serves_int8_and_leaves_nothing_behind(torchserve, tmp_path):
         assert answer["score"] == pytest.approx(expected.scores[expected.label], abs=1e-5)
         scores = [word["score"] for word in answer["explanation"]["words"]]
         assert scores == pytest.approx([word.score for word in expected.words], abs=1e-5)
+        assert f"management_address={facts['management']}" in (key_file.parent / "config.properties").read_text()
         children = psutil.Process(process.pid).children(recursive=True)
         assert len(children) >= 3  # the launcher, java and a worker
         assert "batchSize: 3" in _settings(key_file.parent)

@@ -37,10 +37,12 @@ def test_evaluate_prints_one_json_document_and_writes_a_report(tiny_bundle, tmp_
 
 
 def test_evaluate_prints_a_table(tiny_bundle, tmp_path):
-    result = evaluate(tiny_bundle, tmp_path, "--methods", "vat,grad-l2", "--limit", "2")
+    options = ["--methods", "vat,grad-l2", "--limit", "2", "--search-budget", "0"]
+    result = evaluate(tiny_bundle, tmp_path, *options)
     assert result.exit_code == 0, result.output
     assert "grad-l2" in result.stdout
     assert "report.html" in result.stdout
+    assert "normalised" not in (tmp_path / "out" / "results.csv").read_text()
 
 
 @pytest.mark.parametrize(

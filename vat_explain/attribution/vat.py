@@ -19,8 +19,9 @@ from vat_explain.explainer import VATExplainer
 class VATAttribution(TextAttribution):
     """Token importance that a trained compressor reads off one forward pass.
 
-    With ``target=None`` it explains the predicted distribution: shares that sum to 1 over the tokens of a row. With a
-    class it gives signed parts of that class's probability, which with the compressor's reference add up to it.
+    With ``target=None`` it gives class-free shares, which sum to 1 over the tokens of a row and rank them by what they
+    do for the likeliest class: words against it get shares near 0. With a class it gives signed parts of that class's
+    probability, which with the compressor's reference add up to it.
 
     Reconstructed after Zhou, Wu, Chen, Huang and He, "Attending via both Fine-tuning and Compressing" (Findings of
     ACL 2021).
@@ -106,7 +107,7 @@ class LayerVATAttribution(LayerAttribution):
     ) -> Tensor | tuple[Tensor]:
         """Score the output of the layer.
 
-        Parameters and errors are those of `VATAttribution`: ``target=None`` explains the predicted distribution, a
+        Parameters and errors are those of `VATAttribution`: ``target=None`` gives class-free shares, a
         class explains its probability.
 
         Returns

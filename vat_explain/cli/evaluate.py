@@ -41,6 +41,9 @@ def evaluate(
         str, typer.Option(metavar="A,B", help="Ways to take tokens away: mask, delete.")
     ] = "mask,delete",
     limit: Annotated[int | None, typer.Option(min=1, help="Use so many texts, drawn by the seed.")] = None,
+    search_budget: Annotated[
+        int, typer.Option(min=0, help="Passes a text to look for the best order, most of the time; 0: do not look.")
+    ] = 500,
     seed: options.Seed = 0,
     json: options.OutputJson = False,
     quiet: options.Quiet = False,
@@ -73,7 +76,7 @@ def evaluate(
             examples,
             methods=None if methods == "all" else _listed(methods),
             limit=limit,
-            settings=Settings(operators=chosen, seed=seed),
+            settings=Settings(operators=chosen, seed=seed, search_budget=search_budget),
             output=output,
             quiet=quiet,
         )

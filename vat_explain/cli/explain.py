@@ -32,7 +32,7 @@ def explain(
     text_column: options.TextColumn = "text",
     pair_column: options.PairColumn = None,
     target: Annotated[
-        str | None, typer.Option(help="Class to explain, by signed scores; otherwise the prediction as a whole.")
+        str | None, typer.Option(help="Class to explain, by signed scores; otherwise shares for the likeliest one.")
     ] = None,
     words: Annotated[bool, typer.Option("--words/--tokens", help="What is coloured.")] = True,
     json: options.OutputJson = False,

@@ -83,11 +83,13 @@ def _report(server: Server, *, json: bool) -> None:
         for model in server.models
     }
     if json:
-        print_json({"models": urls, "metrics": server.metrics_url, "key_file": str(server.key_file)})
+        addresses = {"metrics": server.metrics_url, "management": server.management_url}
+        print_json({"models": urls, **addresses, "key_file": str(server.key_file)})
         return
     for model, addresses in urls.items():
         typer.echo(f"{model}\n  {addresses['predictions']}\n  {addresses['explanations']}")
-    typer.echo(f"metrics\n  {server.metrics_url}\nkeys (each valid for 60 minutes)\n  {server.key_file}\n\nTry:")
+    typer.echo(f"metrics\n  {server.metrics_url}\nmanagement, and new keys\n  {server.management_url}")
+    typer.echo(f"keys (each valid for 60 minutes)\n  {server.key_file}\n\nTry:")
     body = shlex.quote(json_module.dumps({"text": "a short text", "top_k": 3}))
     key = f'$(python3 -c \'import json; print(json.load(open("{server.key_file}"))["inference"]["key"])\')'
     typer.echo(

@@ -80,14 +80,22 @@ def evaluate(
     Raises
     ------
     InputError
-        If a method is unknown or named twice, or the encoder is missing.
+        If a method is unknown or named twice, the encoder is missing, or the model is neither of these.
+    ModelError
+        If a method that was named cannot run with this model.
+    VatExplainError
+        If a method that was named needs a package that is not installed.
     DataError
         If there are no examples, a text cannot be explained, or the folder cannot be written.
     """
     settings = settings or Settings()
     explainer = model if isinstance(model, VATExplainer) else None
     classifier = explainer.learner if explainer else model
-    assert isinstance(classifier, Classifier)
+    if not isinstance(classifier, Classifier):
+        raise InputError(
+            f"cannot evaluate a {type(model).__name__}; pass an explainer, or vat_explain.models.Classifier(model, "
+            "SpecialTokens.from_tokenizer(tokenizer)) with encoder=text_encoder(tokenizer, classifier)"
+        )
     encoder = encoder or (explainer.encoder if explainer else None)
     judge = judge or (explainer.judge if explainer else None)
     if encoder is None:

@@ -272,6 +272,8 @@ def test_the_report_is_one_safe_page(bert, tmp_path):
 
 
 def test_bad_calls_say_what_is_wrong(bert):
+    with pytest.raises(InputError, match=r"cannot evaluate a Linear; pass an explainer"):
+        evaluate(torch.nn.Linear(2, 2), examples(1), quiet=True)
     with pytest.raises(InputError, match="encoder="):
         evaluate(bert[0], examples(1), quiet=True)
     with pytest.raises(InputError, match="VATExplainer"):
