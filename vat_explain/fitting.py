@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import random
 from collections.abc import Sequence
 from contextlib import suppress
@@ -37,10 +38,13 @@ from vat_explain.vat.objectives import (
     Weights,
 )
 from vat_explain.vat.scoring import accuracy, fidelity, set_reference
-from vat_explain.vat.trainer import LoopConfig, Phase, Trainer
+from vat_explain.vat.trainer import BATCH_DIVISORS, LoopConfig, Phase, Trainer
 
 LEARNER_STEPS, COMPRESSOR_STEPS = 300, 1000
 """Steps that a learner and a compressor need; where texts are few, batches are made smaller for that."""
+
+LEARNER_EPOCHS = (3, 20)
+"""Fewest and most epochs of a learner."""
 
 _DEV_SHARE = 0.1
 
@@ -61,9 +65,11 @@ class FitConfig:
         Leave the classifier exactly as it is and explain it post hoc.
     rounds : int
         How often learner and compressor take turns; a frozen learner has one.
-    learner_epochs, epochs : int
-        Epochs of the learner in the first round (one in later rounds), and of the compressor in the last round (one
-        in earlier ones).
+    learner_epochs : int, optional
+        Epochs of the learner in the first round; it has one in later rounds. When left out: `LEARNER_EPOCHS`, and more
+        for a new head and few texts, until there are about `LEARNER_STEPS` steps.
+    epochs : int
+        Epochs of the compressor in the last round; it has one in earlier rounds.
     compressor_windows : int
         Most windows of the training texts that the compressor is fitted to; drawn at random where there are more.
     learning_rate, encoder_rate : float
@@ -79,7 +85,7 @@ class FitConfig:
     loop: LoopConfig = field(default_factory=LoopConfig)
     freeze_learner: bool = False
     rounds: int = 1
-    learner_epochs: int = 3
+    learner_epochs: int | None = None
     epochs: int = 10
     compressor_windows: int = 10_000
     learning_rate: float = 1e-3
@@ -140,6 +146,8 @@ def fit(
     ------
     DataError, ModelError, TrainingError, BundleError
         If data, model, checkpoint or output cannot be used.
+    InputError
+        If the windows of the configuration are longer than the model takes.
     """
     config = config or FitConfig()
     if output is not None:
@@ -247,7 +255,14 @@ class _Plan:
             objective = PaperLearnerObjective(self.model) if number else LearnerObjective(self.learner, 0.0)
         else:
             objective = LearnerObjective(self.learner, guide=self.model if number else None)
-        return self._masked_phase(name, self.learner, objective, 1 if number else self.config.learner_epochs)
+        return self._masked_phase(name, self.learner, objective, 1 if number else self._learner_epochs())
+
+    def _learner_epochs(self) -> int:
+        if self.config.learner_epochs is not None:
+            return self.config.learner_epochs
+        smallest = max(1, self.config.loop.batch_size // BATCH_DIVISORS[-1])
+        needed = math.ceil(LEARNER_STEPS * smallest / len(self.data.windows)) if self.new_head else 0
+        return max(LEARNER_EPOCHS[0], min(LEARNER_EPOCHS[1], needed))
 
     def _compressor_phase(self, name: str, epochs: int) -> Phase:
         kind = PaperObjective if self.config.compressor.objective == "paper" else FaithfulObjective

@@ -343,7 +343,9 @@ def text_encoder(
     Raises
     ------
     ModelError
-        If the tokenizer is not backed by the ``tokenizers`` library, or `max_length` is too long.
+        If the tokenizer is not backed by the ``tokenizers`` library.
+    InputError
+        If `max_length` is too long or too short.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:

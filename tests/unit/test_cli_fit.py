@@ -231,3 +231,11 @@ def test_a_new_head_learns_at_the_rate_of_heads(tiny_encoder, tiny_classifier, t
     classifier = AutoModelForSequenceClassification.from_pretrained(tiny_classifier)
     fitted = run(tiny_classifier, data, config=config).learner
     assert torch.equal(fitted.model.classifier.bias, classifier.classifier.bias)
+
+
+@pytest.mark.parametrize(("new", "given", "epochs"), [(True, None, 20), (True, 2, 2), (False, None, 3)])
+def test_a_new_head_gets_more_epochs_where_texts_are_few(new, given, epochs, tiny_encoder, tiny_classifier, tmp_path):
+    data = load_examples(write_csv(tmp_path / "train.csv", opinions(20)))
+    config = FitConfig(learner_epochs=given, epochs=1, loop=LoopConfig(quiet=True))
+    history = run(tiny_encoder if new else tiny_classifier, data, config=config).card.training["history"]
+    assert sum("learner" in entry["phase"] for entry in history) == epochs

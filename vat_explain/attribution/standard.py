@@ -101,6 +101,10 @@ def standard_method(name: str, classifier: Classifier, **options: Any) -> Method
     ------
     InputError
         If there is no such method, or it does not take one of the options.
+    ModelError
+        If the model does not allow it.
+    VatExplainError
+        If scikit-learn, which LIME and KernelSHAP need, is missing.
 
     Examples
     --------

@@ -40,7 +40,9 @@ def fit(
         bool, typer.Option("--freeze-learner", help="Leave the classifier exactly as it is.")
     ] = False,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of the compressor.")] = None,
-    learner_epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of the classifier.")] = None,
+    learner_epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs of the classifier; 3, and more for few texts.")
+    ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="How often the two take turns.")] = None,
     limit: options.Limit = None,
     max_length: Annotated[

@@ -20,6 +20,9 @@ from vat_explain.vat.batches import TrainingSet
 from vat_explain.vat.checkpoint import Position, State, load_state, save_state
 from vat_explain.vat.objectives import Objective
 
+BATCH_DIVISORS = (1, 2, 4)
+"""By how much batches are made smaller where a phase would have too few steps."""
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -44,7 +47,7 @@ class Phase:
     data : TrainingSet, optional
         What to train on, if not on all.
     steps : int
-        Where data are so few that there are fewer steps than this, batches are made smaller, down to a quarter.
+        Where data are so few that there are fewer steps than this, batches are divided by `BATCH_DIVISORS`.
     """
 
     name: str
@@ -184,7 +187,7 @@ class Trainer:
             with self.accelerator.autocast():
                 phase.begin()
         data = phase.data or self.data
-        for divisor in (1, 2, 4):
+        for divisor in BATCH_DIVISORS:
             epochs = [self._batches(data, number, epoch, divisor) for epoch in range(phase.epochs)]
             total = sum(map(len, epochs))
             if total >= phase.steps:
