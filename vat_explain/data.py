@@ -235,8 +235,8 @@ class _LabelReader:
             known = self.closed is not None and self.closed.find(value.strip()) is not None
             value = value if known else value.partition(".")[0]
         if isinstance(value, bool):
-            name = str(value).lower()
-            return name if self.closed is None or self.closed.find(name) is not None else str(int(value))
+            unnamed = self.closed is not None and self.closed.names == ("LABEL_0", "LABEL_1")
+            return str(int(value)) if unnamed else str(value).lower()
         if isinstance(value, int) and self.declared is not None:
             if 0 <= value < len(self.declared):
                 return self.declared[value]

@@ -230,7 +230,10 @@ class _Plan:
                 phases.append(self._learner_phase(f"{name} learner", number))
                 phases.append(self._compressor_phase(f"{name} compressor", config.epochs if last else 1))
         if self.judge is not None:
-            phases.append(self._masked_phase("judge", self.judge, LearnerObjective(self.judge, 1.0, whole=False), 3))
+            epochs = max(LEARNER_EPOCHS[0], self._learner_epochs())
+            phases.append(
+                self._masked_phase("judge", self.judge, LearnerObjective(self.judge, 1.0, whole=False), epochs)
+            )
         return phases
 
     def _masked_phase(self, name: str, classifier: Classifier, objective: Any, epochs: int) -> Phase:
@@ -239,6 +242,8 @@ class _Plan:
             encoder = classifier.model.base_model
             heads = [module for module in classifier.model.children() if module is not encoder]
             rates = [(encoder, self.config.encoder_rate), *((head, self.config.learning_rate) for head in heads)]
+            if classifier.placeholder is not None:
+                rates.append((nn.ParameterList([classifier.placeholder]), self.config.encoder_rate))
         return Phase(
             name,
             objective,

@@ -215,6 +215,8 @@ def _begin(output: Path, job: dict[str, Any]) -> dict[int, Done]:
         _write_manifest(output, job | {"complete": False})
     earlier = read_json(output / MANIFEST)[0]
     differing = [name for name, value in job.items() if earlier.get(name) != value]
+    if "format_version" in differing:
+        raise DataError(f"{output} is of a run of another version of vat-explain; name another directory")
     if differing:
         raise DataError(
             f"{output} is of a run with other {', '.join(differing)}; use the same model, files and settings to go on "

@@ -99,15 +99,16 @@ def find_files(pattern: str, apart_from: Path | None = None) -> list[str]:
     for path in found:
         if Path(path).is_file():
             by_file.setdefault(os.path.realpath(path), os.path.abspath(path))
+    output = None if apart_from is None else os.path.realpath(apart_from)
     for path in found:
-        _check_no_file(path, by_file)
+        if output is None or not Path(os.path.realpath(path)).is_relative_to(output):
+            _check_no_file(path, by_file)
     files = list(by_file.values())
     if not files:
         raise DataError(
             f"there is no file {pattern!r}; check the path, and quote patterns so that the shell keeps them"
         )
-    if apart_from is not None:
-        output = os.path.realpath(apart_from)
+    if output is not None:
         files = [path for real, path in by_file.items() if not Path(real).is_relative_to(output)]
         if not files:
             raise DataError(

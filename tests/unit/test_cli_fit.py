@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -17,11 +18,12 @@ from vat_explain.cli import app
 from vat_explain.data import load_examples
 from vat_explain.errors import ModelError
 from vat_explain.explainer import VATExplainer
-from vat_explain.fitting import FitConfig
+from vat_explain.fitting import FitConfig, _Plan
 from vat_explain.fitting import fit as run
 from vat_explain.loading import load_classifier
-from vat_explain.models import SINGLE_LABEL
+from vat_explain.models import SINGLE_LABEL, Classifier
 from vat_explain.text import SpecialTokens
+from vat_explain.vat.batches import TrainingSet
 from vat_explain.vat.trainer import LoopConfig
 
 FEW_STEPS = ["--epochs", "1", "--learner-epochs", "1", "--rounds", "1", "--max-length", "32", "--quiet"]
@@ -239,3 +241,14 @@ def test_a_new_head_gets_more_epochs_where_texts_are_few(new, given, epochs, tin
     config = FitConfig(learner_epochs=given, epochs=1, loop=LoopConfig(quiet=True))
     history = run(tiny_encoder if new else tiny_classifier, data, config=config).card.training["history"]
     assert sum("learner" in entry["phase"] for entry in history) == epochs
+
+
+@pytest.mark.parametrize("mask", [True, False])
+@pytest.mark.parametrize("new_head", [True, False])
+def test_a_learner_is_trained_as_a_whole(mask, new_head):
+    special = SpecialTokens.from_tokenizer(tiny.tokenizer())
+    learner = Classifier(tiny.model("bert", 2), special if mask else dataclasses.replace(special, mask=None))
+    data = TrainingSet([], torch.zeros(0), 0)
+    plan = _Plan(learner, data, data, FitConfig(learner_epochs=1), new_head=new_head)
+    trained = [id(parameter) for module, _ in plan.phases()[0].learning_rates for parameter in module.parameters()]
+    assert sorted(trained) == sorted(id(parameter) for parameter in learner.parameters())

@@ -158,6 +158,7 @@ def test_truth_values_are_classes_without_names(tmp_path):
     path = jsonl(tmp_path, {"text": "t", "label": True}, {"text": "u", "label": False})
     data = load_examples(path, labels=LabelSet(("LABEL_0", "LABEL_1")))
     assert [one.label for one in data.examples] == [(1,), (0,)]
+    assert "unknown label 'true'" in refusal(path, labels=LabelSet(("positive", "negative")))
 
 
 def test_scores_are_no_classes(tmp_path):

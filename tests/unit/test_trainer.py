@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ import torch
 from tests import tiny
 from vat_explain.errors import TrainingError
 from vat_explain.models import text_encoder
-from vat_explain.vat import scoring
+from vat_explain.vat import scoring, trainer
 from vat_explain.vat.batches import TrainingSet
 from vat_explain.vat.compressor import Compressor, CompressorConfig
 from vat_explain.vat.model import VATModel
@@ -195,9 +196,11 @@ def test_few_data_are_cut_into_smaller_batches(wanted, made):
     assert run.steps == made
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("fast", [True, False])
-def test_the_fastest_precision_is_that_of_the_device(monkeypatch, fast):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+def test_the_fastest_precision_is_that_of_the_device(monkeypatch, device, fast):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: fast)
+    monkeypatch.setattr(trainer, "PartialState", lambda: SimpleNamespace(device=torch.device(device)))
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast, raising=False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
     assert fastest_precision() == ("bf16" if fast else "no")
@@ -254,11 +257,11 @@ def test_a_row_alone_gets_no_mask_of_its_own():
 
 
 def test_batches_hold_every_row_once_an_epoch_in_another_order():
-    trainer = Run().trainer
-    first, second = (trainer._batches(trainer.data, 0, epoch, 1) for epoch in (0, 1))
+    own = Run().trainer
+    first, second = (own._batches(own.data, 0, epoch, 1) for epoch in (0, 1))
     for batches in (first, second):
         assert sorted(row for batch in batches for row in batch) == list(range(40))
     assert first != second
-    lengths = [[len(trainer.data.windows[r]) for r in batch] for batch in first]
+    lengths = [[len(own.data.windows[r]) for r in batch] for batch in first]
     spread = sum(max(row) - min(row) for row in lengths) / len(lengths)
     assert spread <= 3

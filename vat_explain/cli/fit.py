@@ -41,7 +41,7 @@ def fit(
     ] = False,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs of the compressor.")] = None,
     learner_epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs of the classifier; 3, and more for few texts.")
+        int | None, typer.Option(min=1, help="Epochs of the classifier; 3, and more for a new head and few texts.")
     ] = None,
     rounds: Annotated[int | None, typer.Option(min=1, help="How often the two take turns.")] = None,
     limit: options.Limit = None,

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from vat_explain.errors import TrainingError
 
-FORMAT = 2
+FORMAT = 3
 
 
 @dataclass
@@ -52,7 +52,7 @@ class State:
     tensors : dict of str to Tensor
         Weights, best weights and optimizer state under prefixed names.
     history : list of dict
-        Figures of every finished epoch.
+        Figures of the epochs that were scored.
     scalars : dict of str to float
         State of the gradient scaler, if there is one.
     """

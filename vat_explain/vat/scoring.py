@@ -16,7 +16,7 @@ from vat_explain.vat.compressor import InformationScore
 from vat_explain.vat.model import VATModel
 
 FIDELITY_ROWS, FIDELITY_TOKENS = 128, 8192
-"""Rows and tokens that `fidelity` looks at, each several times; it is called after every epoch."""
+"""Rows and tokens that `fidelity` looks at, each several times."""
 
 REFERENCE_ROWS = 512
 """Rows that `set_reference` looks at."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
 from torch import Tensor, nn
 
 from vat_explain.errors import TrainingError
@@ -93,8 +93,8 @@ class LoopConfig:
 
 
 def fastest_precision() -> str:
-    """Return "bf16" where the device multiplies such numbers faster than those of float32, otherwise "no"."""
-    if torch.cuda.is_available():
+    """Return "bf16" where the device of the training multiplies such numbers faster than float32, otherwise "no"."""
+    if PartialState().device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no"
     asked = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return "bf16" if any(getattr(torch.cpu, name, bool)() for name in asked) else "no"
@@ -147,7 +147,7 @@ class Trainer:
         return device
 
     def run(self, phases: Sequence[Phase], *, resume: bool = False) -> list[dict[str, Any]]:
-        """Train, and return the figures of every epoch.
+        """Train, and return the figures of the epochs that were scored.
 
         Raises
         ------
@@ -273,9 +273,9 @@ class Trainer:
                 batch.append(row)
             batches.append(batch)
         generator.shuffle(batches)
-        processes = self.accelerator.num_processes
-        batches += batches[: -len(batches) % processes]
-        return batches[self.accelerator.process_index :: processes]
+        processes: int = self.accelerator.num_processes
+        even = -(-len(batches) // processes) * processes  # all processes make as many steps
+        return (batches * processes)[:even][self.accelerator.process_index :: processes]
 
     def _seed(self, phase: int, epoch: int, step: int) -> None:
         place = (self.config.seed, phase, epoch, step, self.accelerator.process_index)
