@@ -40,8 +40,8 @@ from vat_explain.vat.objectives import (
 from vat_explain.vat.scoring import accuracy, fidelity, set_reference
 from vat_explain.vat.trainer import BATCH_DIVISORS, LoopConfig, Phase, Trainer
 
-LEARNER_STEPS, COMPRESSOR_STEPS = 300, 1000
-"""Steps that a learner and a compressor need; where texts are few, batches are made smaller for that."""
+LEARNER_STEPS, COMPRESSOR_STEPS = 300, 100
+"""Steps that a learner needs in all, and a compressor in each epoch; where texts are few, batches get smaller."""
 
 LEARNER_EPOCHS = (3, 20)
 """Fewest and most epochs of a learner."""
@@ -291,7 +291,7 @@ class _Plan:
             select=False,
             begin=lambda: set_reference(self.model, self.data),
             data=self.sample,
-            steps=COMPRESSOR_STEPS,
+            steps=COMPRESSOR_STEPS * epochs,
         )
 
 
