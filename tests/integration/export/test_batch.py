@@ -265,16 +265,10 @@ def test_workers_use_the_model_that_the_job_began_with(tmp_path: Path, change: s
 
 def test_an_interrupted_job_ends_at_once(tmp_path: Path) -> None:
     write_parquet(tmp_path / "a.parquet", texts(20_000))
-    command = [
-        sys.executable,
-        "-c",
-        RUN,
-        str(model()),
-        str(tmp_path / "a.parquet"),
-        str(tmp_path / "out"),
-        "local",
-        "2",
-    ]
+    # A process that was started in the background of a shell ignores interrupts, and so would its children.
+    script = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n" + RUN
+    command = [sys.executable, "-c", script, str(model()), str(tmp_path / "a.parquet"), str(tmp_path / "out")]
+    command += ["local", "2"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         while not (tmp_path / "out" / "parts").exists() or not written(tmp_path / "out"):
