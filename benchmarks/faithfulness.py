@@ -169,7 +169,9 @@ def run(name: str, task: Task, options: argparse.Namespace) -> dict[str, Any]:
                 test.examples,
                 methods=("vat", "vat-class") if seed else options.methods or task.methods,
                 limit=options.texts,
-                settings=Settings(seed=options.seed, search_budget=options.search_budget, soft_samples=0),
+                settings=Settings(
+                    seed=options.seed, search_budget=0 if seed else options.search_budget, soft_samples=0
+                ),
                 output=work / f"evaluation{suffix}",
             )
         )
