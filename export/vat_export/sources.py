@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import codecs
 import csv
-import glob
 import hashlib
 import json
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -19,7 +17,6 @@ import pyarrow.parquet
 
 from vat_explain.errors import DataError
 
-SUFFIXES = (".csv", ".jsonl", ".parquet")
 MAX_LINE = 64_000_000
 """Longest line of a text file, and field of a CSV file, in bytes."""
 
@@ -80,54 +77,6 @@ class Record(NamedTuple):
     row: int
     values: dict[str, object]
     problem: str | None = None
-
-
-def find_files(pattern: str, apart_from: Path | None = None) -> list[str]:
-    """Return the absolute paths of the files that a path or pattern (``*``, ``?``, ``**``) names, sorted, each once.
-
-    A file that is there under the very name of the pattern is meant literally. What lies in the directory `apart_from`
-    is left out, and so are folders, unless they are named like a file of texts and none of their files is found too.
-
-    Raises
-    ------
-    DataError
-        If there are none, one is of an unknown kind, or a link points nowhere.
-    """
-    literal = os.path.lexists(pattern) or not glob.has_magic(pattern)
-    found = [pattern] if literal else sorted(glob.glob(pattern, recursive=True))
-    by_file: dict[str, str] = {}  # links, and loops of them, may give one file several names
-    for path in found:
-        if Path(path).is_file():
-            by_file.setdefault(os.path.realpath(path), os.path.abspath(path))
-    output = None if apart_from is None else os.path.realpath(apart_from)
-    for path in found:
-        if output is None or not Path(os.path.realpath(path)).is_relative_to(output):
-            _check_no_file(path, by_file)
-    files = list(by_file.values())
-    if not files:
-        raise DataError(
-            f"there is no file {pattern!r}; check the path, and quote patterns so that the shell keeps them"
-        )
-    if output is not None:
-        files = [path for real, path in by_file.items() if not Path(real).is_relative_to(output)]
-        if not files:
-            raise DataError(
-                f"{pattern!r} names nothing but what lies in the output {apart_from}; name the files with texts"
-            )
-    for path in files:
-        if Path(path).suffix.lower() not in SUFFIXES:
-            raise DataError(f"{path} is none of {', '.join(SUFFIXES)}; convert or rename it, or narrow the pattern")
-    return files
-
-
-def _check_no_file(path: str, found: Iterable[str]) -> None:
-    """Refuse what a pattern names that is no file, where its texts would be missed without a word."""
-    if Path(path).is_dir() and Path(path).suffix.lower() in SUFFIXES:
-        inside = Path(os.path.realpath(path))
-        if not any(Path(file).is_relative_to(inside) for file in found):
-            raise DataError(f"{path} is a folder; name the files in it, such as {Path(path) / '*'}")
-    elif os.path.lexists(path) and not os.path.exists(path):
-        raise DataError(f"{path} is a link to a file that is not there; restore the file, or narrow the pattern")
 
 
 def plan(
@@ -224,14 +173,12 @@ def _cut_csv(path: str, columns: Sequence[str], part_rows: int, digest: Any) -> 
         if header is None:
             return []
         _check_columns(path, header, columns)
-        count, offset = 0, lines.offset
-        for fields in records:
-            if fields or len(header) == 1:  # empty lines are no records, but for empty fields of a single column
-                if count % part_rows == 0:
-                    stretches.append((count + 1, 0, offset))
-                count += 1
-                first, rows, place = stretches[-1]
-                stretches[-1] = (first, rows + 1, place)
+        offset = lines.offset
+        for count, _ in enumerate(_csv_rows(records, header)):
+            if count % part_rows == 0:
+                stretches.append((count + 1, 0, offset))
+            first, rows, place = stretches[-1]
+            stretches[-1] = (first, rows + 1, place)
             offset = lines.offset
     return stretches
 
@@ -242,10 +189,7 @@ def _read_csv(part: Part, columns: Sequence[str]) -> Generator[Record, None, Non
     with open(part.path, "rb") as handle:
         handle.seek(part.offset)
         row = part.first_row
-        for record in _csv_records(_Lines(handle, part.path)):
-            fields = record or [""] * (len(header) == 1)
-            if not fields:
-                continue
+        for fields in _csv_rows(_csv_records(_Lines(handle, part.path)), header):
             if len(fields) == len(header):
                 named = zip(header, fields, strict=True)
                 yield Record(row, {name: field for name, field in named if name in columns})
@@ -271,6 +215,13 @@ def _csv_records(lines: _Lines) -> Iterator[list[str]]:
         if fields is None:
             return
         yield fields
+
+
+def _csv_rows(records: Iterable[list[str]], header: Sequence[str]) -> Iterator[list[str]]:
+    """Leave out empty lines, but for those of a single column, which are empty fields."""
+    for fields in records:
+        if fields or len(header) == 1:
+            yield fields or [""]
 
 
 def _cut_jsonl(path: str, columns: Sequence[str], part_rows: int, digest: Any) -> _Stretches:

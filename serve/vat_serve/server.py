@@ -241,8 +241,8 @@ class Server:
         """Return the file ``config.properties`` as it comes, with our addresses, paths and properties."""
         ports = self.ports
         changed = {
-            "inference_address": f"http://{HOST}:{ports.inference}",
-            "management_address": f"http://{HOST}:{ports.management}",
+            "inference_address": self.url,
+            "management_address": self.management_url,
             "metrics_address": f"http://{HOST}:{ports.metrics}",
             "grpc_inference_port": str(ports.grpc_inference),
             "grpc_management_port": str(ports.grpc_management),

@@ -69,9 +69,9 @@ def leave_out(batch: Batch, highest: float, pad_id: int) -> dict[str, Tensor]:
     scorable = batch["scorable"]
     count = scorable.sum(1, keepdim=True)
     rate = highest * torch.rand((), device=scorable.device)
-    deleted = torch.minimum((rate * count + torch.rand_like(rate * count)).floor(), count - 1)
-    rank = torch.rand(scorable.shape, device=scorable.device).masked_fill(~scorable, 2.0).argsort(1).argsort(1)
-    stay = ((rank >= deleted) | ~scorable) & batch["attention_mask"].bool()
+    expected = rate * count
+    deleted = torch.minimum((expected + torch.rand_like(expected)).floor(), count - 1)
+    stay = ((random_rank(scorable) >= deleted) | ~scorable) & batch["attention_mask"].bool()
     order = stay.int().argsort(dim=1, descending=True, stable=True)[:, : int(stay.sum(1).max())]
     shorter = {name: batch[name].gather(1, order) for name in ("input_ids", "token_type_ids", "scorable")}
     there = stay.gather(1, order)
@@ -79,6 +79,11 @@ def leave_out(batch: Batch, highest: float, pad_id: int) -> dict[str, Tensor]:
     shorter["token_type_ids"] = shorter["token_type_ids"].masked_fill(~there, 0)
     shorter["scorable"] = shorter["scorable"] & there
     return {**batch, **shorter, "attention_mask": there.to(batch["attention_mask"].dtype)}
+
+
+def random_rank(scorable: Tensor) -> Tensor:
+    """Rank the scored tokens [batch, tokens] of each row from 0 in random order; others come after them."""
+    return torch.rand(scorable.shape, device=scorable.device).masked_fill(~scorable, 2.0).argsort(1).argsort(1)
 
 
 def run_masked(classifier: Classifier, embeddings: Tensor, keep: Tensor, batch: Batch) -> Tensor:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from vat_explain.errors import InputError
 from vat_explain.models import MULTI_LABEL, Classifier
-from vat_explain.vat.batches import Batch, leave_out, run_masked
+from vat_explain.vat.batches import Batch, leave_out, random_rank, run_masked
 from vat_explain.vat.bottleneck import SHARES, draw_top, top_tokens
 from vat_explain.vat.compressor import CompressorOutput, InformationScore
 from vat_explain.vat.model import VATModel
@@ -233,8 +233,8 @@ class FaithfulObjective(CompressorObjective):
         """
         scorable, likeliest = batch["scorable"], p.argmax(-1, keepdim=True)
         share = torch.tensor(SHARES, device=p.device)[torch.randint(len(SHARES), (len(p), 1), device=p.device)]
-        noisy = [draw_top(GATE_SCALE * scores.detach(), scorable, share) for _ in range(self.weights.draws)]
-        sets = torch.stack(noisy)
+        scaled = GATE_SCALE * scores.detach()
+        sets = torch.stack([draw_top(scaled, scorable, share) for _ in range(self.weights.draws)])
         gate, reward = sets.to(p.dtype), self._rewards(sets, likeliest, embeddings, batch)
         covariance = ((gate - gate.mean(0)) * (reward - reward.mean(0))).sum(0) / (self.weights.draws - 1)
         return -GATE_SCALE * (covariance * scores).sum(1).mean()
@@ -331,6 +331,4 @@ def shapley_coalition(scorable: Tensor) -> Tensor:
     kernel = torch.where(sizes < count, 1 / (sizes * (count - sizes)).clamp(min=1), 0.0)
     kernel[:, 0] += (count[:, 0] < 2).to(kernel.dtype)
     size = torch.multinomial(kernel, 1) + 1
-    order = torch.rand(scorable.shape, device=scorable.device).masked_fill(~scorable, 2.0)
-    rank = order.argsort(1).argsort(1)
-    return (rank < size) & scorable
+    return (random_rank(scorable) < size) & scorable
