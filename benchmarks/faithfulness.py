@@ -6,10 +6,12 @@ MiniLM's vocabulary does not hold their characters. Long reviews start from the 
 of them teach MiniLM nothing.
 
     python benchmarks/faithfulness.py [--sets sst2 trec ...] [--texts 100] [--methods vat ig ...]
-        [--train-texts N] [--classifier-texts N] [--compressors 3]
+        [--train-texts N] [--classifier-texts N] [--compressors 3] [--alternated]
 
 With several compressors, each of its own seed, every text's scores of VAT are the mean over them where it is compared
-with other methods; the classifier and what explains it without a compressor stay the same.
+with other methods; the classifier and what explains it without a compressor stay the same. --alternated fits each
+compressor together with a learner of its own instead, which all methods then explain; its results have a file of
+their own.
 
 Each stage of each data set is kept under --work: an interrupted run goes on where it was, and each finished data set
 is added to --output. Other options for the training need another --work.
@@ -114,16 +116,22 @@ def encoder_from_scratch(train: Dataset, folder: Path) -> str:
     return str(folder)
 
 
-def fine_tuned(name: str, train: Dataset, options: argparse.Namespace) -> float:
-    """Fine-tune the classifier of a set, and before it the one that it starts from; return the seconds of its own."""
-    task, work = TASKS[name], options.work / name
-    encoder = minilm()
+def starting_point(name: str, train: Dataset, options: argparse.Namespace) -> str:
+    """Return the encoder of a set, or the classifier that its own starts from, fine-tuned first."""
+    task = TASKS[name]
     if task.scratch:
-        encoder = encoder_from_scratch(train, work / "encoder")
-    elif task.start is not None:
-        before, _, _ = load(options.data / task.start, TASKS[task.start], None)
-        fine_tuned(task.start, before, options)
-        encoder = str(options.work / task.start / "plain")
+        return encoder_from_scratch(train, options.work / name / "encoder")
+    if task.start is None:
+        return minilm()
+    before, _, _ = load(options.data / task.start, TASKS[task.start], None)
+    fine_tuned(task.start, before, options)
+    return str(options.work / task.start / "plain")
+
+
+def fine_tuned(name: str, train: Dataset, options: argparse.Namespace) -> float:
+    """Fine-tune the classifier of a set; return the seconds that it took."""
+    task, work = TASKS[name], options.work / name
+    encoder = starting_point(name, train, options)
     rate, epochs = (5e-4, 6) if task.scratch else (4e-5, 3)
     bf16 = options.mixed_precision == "bf16"
     return fine_tune(
@@ -146,41 +154,41 @@ def run(name: str, task: Task, options: argparse.Namespace) -> dict[str, Any]:
     work = options.work / name
     claim(work, options)
     train, dev, test = load(options.data / name, task, options.classifier_texts or options.train_texts)
-    texts = drawn(train, options.train_texts)
+    texts = train if options.alternated else drawn(train, options.train_texts)
     seconds = {"fine_tuning": fine_tuned(name, train, options)}
-    evaluations = []
+    source = starting_point(name, train, options) if options.alternated else str(work / "plain")
+    part = drawn(test, 1000)
+
+    def accuracy_of(model: Any, tokenizer: Any) -> float:
+        return accuracy(logits_of(model, tokenizer, part, task.max_length), part)
+
+    evaluations, accuracies = [], []
     for seed in range(options.compressors):
-        suffix = f"-{seed}" if seed else ""
+        suffix = ("-alternated" if options.alternated else "") + (f"-{seed}" if seed else "")
+        only = ("vat", "vat-class") if seed and not options.alternated else options.methods or task.methods
         bundle, timed = work / f"bundle{suffix}", work / f"seconds{suffix}.json"
         if not (bundle / "card.json").exists():
             started = time.perf_counter()
             config = FitConfig(
-                freeze_learner=True,
+                freeze_learner=not options.alternated,
                 max_length=task.max_length,
                 loop=LoopConfig(seed=options.seed + seed, mixed_precision=options.mixed_precision),
             )
-            fit(str(work / "plain"), texts, dev, config=config, output=bundle, resume=True)
+            fit(source, texts, dev, config=config, output=bundle, resume=True)
             write_atomically(timed, json.dumps(time.perf_counter() - started))
         seconds[f"fit{suffix}"] = json.loads(timed.read_text())
-        started = time.perf_counter()
+        explainer = VATExplainer.from_pretrained(bundle)
+        accuracies.append(accuracy_of(explainer.learner.model, explainer.tokenizer))
+        settings = Settings(seed=options.seed, search_budget=0 if seed else options.search_budget, soft_samples=0)
+        folder, started = work / f"evaluation{suffix}", time.perf_counter()
         evaluations.append(
-            evaluate(
-                VATExplainer.from_pretrained(bundle),
-                test.examples,
-                methods=("vat", "vat-class") if seed else options.methods or task.methods,
-                limit=options.texts,
-                settings=Settings(
-                    seed=options.seed, search_budget=0 if seed else options.search_budget, soft_samples=0
-                ),
-                output=work / f"evaluation{suffix}",
-            )
+            evaluate(explainer, test.examples, methods=only, limit=options.texts, settings=settings, output=folder)
         )
         seconds[f"evaluation{suffix}"] = time.perf_counter() - started
     model = AutoModelForSequenceClassification.from_pretrained(work / "plain")
-    part = drawn(test, 1000)
-    logits = logits_of(model, AutoTokenizer.from_pretrained(work / "plain"), part, task.max_length)
     return {
-        "accuracy": accuracy(logits, part),
+        "accuracy": accuracy_of(model, AutoTokenizer.from_pretrained(work / "plain")),
+        "accuracy_of_each_learner": accuracies,
         "train_texts": len(texts.examples),
         "classifier_texts": len(train.examples),
         "seconds": {stage: round(value, 1) for stage, value in seconds.items()},
@@ -193,15 +201,19 @@ def run(name: str, task: Task, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def versus_best(evaluations: list[Evaluation]) -> dict[str, Any]:
-    """The best of the rivals in each metric, and VAT's mean over the compressors with its paired difference to it."""
+    """The best of the rivals in each metric, and VAT's mean over the compressors with its paired difference to it.
+
+    Rivals that were evaluated only once explain the same classifier as all compressors.
+    """
     found: dict[str, Any] = {}
     first = evaluations[0]
     rivals = [method for method in RIVALS if method in first.methods]
     for metric in SHOWN if rivals and "vat" in first.methods else ():
         sign = 1 if metric.startswith("comprehensiveness") else -1
-        best = max(rivals, key=lambda method: sign * first.methods[method][metric]["mean"])
         each = np.stack([evaluation.values["vat"][metric] for evaluation in evaluations])
-        mine, theirs = each.mean(0), first.values[best][metric]
+        rows = {m: np.mean([e.values[m][metric] for e in evaluations if m in e.values], axis=0) for m in rivals}
+        best = max(rivals, key=lambda method: sign * rows[method].mean())
+        mine, theirs = each.mean(0), rows[best]
         vat, difference = intervals(np.stack([mine, mine - theirs], axis=1))
         spread = each.mean(1).tolist()
         found[metric] = {"best": best, "vat": vat, "vat_of_each_compressor": spread, "vat_minus_best": difference}
@@ -254,13 +266,14 @@ def main() -> None:
     parser.add_argument("--search-budget", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--compressors", type=int, default=1, help="fit so many, with seeds from --seed on")
+    parser.add_argument("--alternated", action="store_true", help="fit learner and compressor together")
     parser.add_argument("--mixed-precision", default="no")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--work", type=Path, default=Path("benchmarks/work/faithfulness"))
     parser.add_argument("--output", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    path = options.output / "faithfulness.json"
+    path = options.output / f"faithfulness{'_alternated' if options.alternated else ''}.json"
     results = json.loads(path.read_text()) if path.exists() else {}
     for name in options.sets:
         results[name] = run(name, TASKS[name], options)

@@ -24,6 +24,7 @@ from vat_explain.progress import Bar, progress_bar
 from vat_export.graph import ExportedGraph, plain_attention
 from vat_export.optimize import quantize
 from vat_export.runtime import OnnxExplainer
+from vat_export.samples import random_batches, sample_texts, text_batches
 from vat_export.spec import (
     FORMAT_VERSION,
     GRAPH,
@@ -36,7 +37,7 @@ from vat_export.spec import (
     WHAT,
     Spec,
 )
-from vat_export.verify import compare_precisions, sample_texts, verify
+from vat_export.verify import compare_precisions, verify
 
 EMBED_LIMIT = 2**31 - 2**24
 """Most bytes of weights inside the graph: a protobuf message holds 2 GiB, less room for the graph itself."""
@@ -123,7 +124,7 @@ def export_onnx(
         if int8:
             _step(bar, 2)
             spec = replace(spec, precision="int8")
-            quantize(temporary / GRAPH)
+            quantize(temporary / GRAPH, [*random_batches(spec), *text_batches(spec, samples)])
             if check:
                 _step(bar, 3)
                 with _opened(temporary, spec) as runtime:

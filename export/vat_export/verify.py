@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,39 +10,17 @@ import torch
 from numpy.typing import NDArray
 
 from vat_explain.assemble import FloatArray
-from vat_explain.base import Text
-from vat_explain.corpus import generate
 from vat_explain.errors import ModelError
 from vat_explain.explainer import VATExplainer
-from vat_explain.text import Window, collate
+from vat_explain.text import Window
 from vat_export.runtime import OnnxExplainer
+from vat_export.samples import Batch, random_batches, text_batches
 from vat_export.spec import OUTPUTS
 
 LIMIT = 1e-4
 """Largest difference to torch, in any output, of an export in float32."""
 
-SHAPES = ((1, 4), (1, 33), (8, 7), (3, 64), (8, 128))
-"""Rows and tokens of the random batches; those of the longest row that the model takes, at most `LONGEST`, follow."""
-
-LONGEST = 512
-_ROWS = 8
 _TOP = 5
-
-Batch = dict[str, NDArray[Any]]
-
-
-def sample_texts(explainer: VATExplainer, texts: Sequence[Text]) -> list[Window]:
-    """Return windows of messages and pairs of messages from the built-in corpus, and of the texts.
-
-    Raises
-    ------
-    InputError
-        If one of the texts cannot be explained.
-    """
-    messages = [example.text for example in generate(seed=0, size=48)]
-    pairs = list(zip(messages[:8], messages[8:16], strict=True))
-    encoded = [*explainer.encode([*messages, *pairs]), *(explainer.encode(texts) if texts else ())]
-    return [window for text in encoded for window in text.windows]
 
 
 def verify(explainer: VATExplainer, runtime: OnnxExplainer, samples: Sequence[Window]) -> dict[str, Any]:
@@ -68,10 +46,8 @@ def verify(explainer: VATExplainer, runtime: OnnxExplainer, samples: Sequence[Wi
         If an output differs by more than `LIMIT`, or a special token or padding has a score other than 0.
     """
     worst = dict.fromkeys(OUTPUTS, 0.0)
-    longest = min(runtime.spec.max_length, LONGEST)
-    shapes = [(rows, min(tokens, longest)) for rows, tokens in (*SHAPES, (1, longest), (3, longest))]
-    batches = [*_random_batches(runtime, shapes), *_text_batches(runtime, samples)]
-    for batch in batches:
+    random = list(random_batches(runtime.spec))
+    for batch in [*random, *text_batches(runtime.spec, samples)]:
         outputs = _forward(runtime, batch)
         for name, ours, theirs in zip(OUTPUTS, outputs, _torch(explainer, batch), strict=True):
             difference = float(np.abs(ours - theirs).max())
@@ -89,7 +65,7 @@ def verify(explainer: VATExplainer, runtime: OnnxExplainer, samples: Sequence[Wi
         "checked": True,
         "limit": LIMIT,
         "largest_difference": worst,
-        "shapes": [list(shape) for shape in shapes],
+        "shapes": [list(batch["input_ids"].shape) for batch in random],
         "texts": len(samples),
         "batch_mates": batch_mates(runtime, samples),
     }
@@ -106,7 +82,7 @@ def compare_precisions(exact: OnnxExplainer, approximate: OnnxExplainer, samples
         explanation moves with the texts in its batch.
     """
     same, correlations, overlaps = [], [], []
-    for batch in _text_batches(exact, samples):
+    for batch in text_batches(exact.spec, samples):
         one, other = _forward(exact, batch), _forward(approximate, batch)
         alike = _same_labels(exact, one[0], other[0])
         same += list(alike)
@@ -135,7 +111,7 @@ def batch_mates(runtime: OnnxExplainer, samples: Sequence[Window]) -> dict[str, 
         Spearman correlation.
     """
     differences, relative, correlations = [], [], []
-    for batch in _text_batches(runtime, samples):
+    for batch in text_batches(runtime.spec, samples):
         together = _forward(runtime, batch)[1]
         for row, scored in enumerate(batch["scorable"]):
             length = int(batch["attention_mask"][row].sum())
@@ -176,29 +152,6 @@ def _same_labels(runtime: OnnxExplainer, one: FloatArray, other: FloatArray) -> 
     multi = runtime.spec.task == "multi_label"
     same: NDArray[np.bool_] = ((one >= 0) == (other >= 0)).all(-1) if multi else one.argmax(-1) == other.argmax(-1)
     return same
-
-
-def _random_batches(runtime: OnnxExplainer, shapes: Iterable[tuple[int, int]]) -> Iterator[Batch]:
-    """Yield batches of random tokens, each row a little shorter than the one before, special tokens at both ends."""
-    generator = np.random.default_rng(0)
-    special = runtime.spec.special
-    fixed = sorted(special.fixed - {special.pad}) or [special.pad]
-    free = np.setdiff1d(np.arange(runtime.spec.vocabulary_size), sorted(special.fixed))
-    for rows, tokens in shapes:
-        ids = generator.choice(free, size=(rows, tokens))
-        lengths = np.maximum(tokens - 2 * np.arange(rows), min(tokens, 3))
-        ids[:, 0] = fixed[0]
-        ids[np.arange(rows), lengths - 1] = fixed[-1]
-        mask = (np.arange(tokens) < lengths[:, None]).astype(np.int64)
-        types = mask * (np.arange(tokens) > tokens // 2) * ("token_type_ids" in runtime.spec.inputs)
-        ids[mask == 0] = special.pad
-        scorable = (mask == 1) & ~np.isin(ids, sorted(special.fixed))
-        yield {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, "scorable": scorable}
-
-
-def _text_batches(runtime: OnnxExplainer, samples: Sequence[Window]) -> Iterator[Batch]:
-    for start in range(0, len(samples), _ROWS):
-        yield collate(samples[start : start + _ROWS], runtime.spec.special.pad)
 
 
 def _forward(runtime: OnnxExplainer, batch: Batch) -> tuple[FloatArray, FloatArray, FloatArray]:

@@ -124,7 +124,9 @@ def test_the_compressor_stays_in_float32() -> None:
     kept = [name for name in weights if "compressor" in name and name.endswith("weight")]
     assert kept
     assert {weights[name] for name in kept} == {onnx.TensorProto.FLOAT}
-    assert any(node.op_type == "MatMulIntegerToFloat" for node in graph.node)
+    products = [node for node in graph.node if node.op_type == "MatMulIntegerToFloat"]
+    assert any(len(node.input) == 7 for node in products)  # of a layer norm: with its bias, and a scale known before
+    assert any(len(node.input) == 5 for node in products)  # of other activations: with a scale for each token
 
 
 def test_an_export_that_fails_its_check_is_not_put_in_place(tmp_path: Path) -> None:
@@ -145,7 +147,7 @@ def test_large_weights_lie_beside_the_graph(tmp_path: Path, monkeypatch: pytest.
     for one, other in zip(ours, embedded, strict=True):
         assert one.scores == pytest.approx(other.scores, abs=1e-6)
     with pytest.raises(ModelError, match="2 GiB"):
-        quantize(made.directory / "model.onnx")
+        quantize(made.directory / "model.onnx", [])
     (made.directory / "model.onnx.data").unlink()
     with pytest.raises(BundleError, match=r"lacks 'model\.onnx\.data'"):
         OnnxExplainer(made.directory)
