@@ -178,7 +178,8 @@ def run(name: str, task: Task, options: argparse.Namespace) -> dict[str, Any]:
             write_atomically(timed, json.dumps(time.perf_counter() - started))
         seconds[f"fit{suffix}"] = json.loads(timed.read_text())
         explainer = VATExplainer.from_pretrained(bundle)
-        accuracies.append(accuracy_of(explainer.learner.model, explainer.tokenizer))
+        if options.alternated:
+            accuracies.append(accuracy_of(explainer.learner.model, explainer.tokenizer))
         settings = Settings(seed=options.seed, search_budget=0 if seed else options.search_budget, soft_samples=0)
         folder, started = work / f"evaluation{suffix}", time.perf_counter()
         evaluations.append(
@@ -188,7 +189,7 @@ def run(name: str, task: Task, options: argparse.Namespace) -> dict[str, Any]:
     model = AutoModelForSequenceClassification.from_pretrained(work / "plain")
     return {
         "accuracy": accuracy_of(model, AutoTokenizer.from_pretrained(work / "plain")),
-        "accuracy_of_each_learner": accuracies,
+        "accuracy_of_alternated": accuracies,
         "train_texts": len(texts.examples),
         "classifier_texts": len(train.examples),
         "seconds": {stage: round(value, 1) for stage, value in seconds.items()},
