@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import hashlib
 import os
 import secrets
 import shutil
@@ -32,6 +33,12 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise DataError(f"cannot make the folder {folder}: {error.strerror}; name another place") from error
     return folder
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def write_atomically(path: str | os.PathLike[str], content: str | bytes) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from vat_explain.errors import BundleError
+from vat_explain.files import file_digest
 
 MAX_JSON_BYTES = 64_000_000
 """Largest JSON file that is read."""
@@ -214,8 +215,7 @@ def _check_version(path: Path, record: Mapping[str, Any], newest: int) -> None:
 
 def _digest(path: Path) -> str:
     try:
-        with path.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
+        return file_digest(path)
     except OSError as error:
         raise BundleError(f"cannot read {path}: {error.strerror}; check its permissions") from error
 

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from vat_explain.errors import DataError
-from vat_explain.files import write_atomically
+from vat_explain.files import file_digest, write_atomically
 from vat_explain.manifest import read_json
 from vat_explain.progress import progress_bar
 from vat_export.local import run_local
 from vat_export.matches import find_files
-from vat_export.parts import PARTS, REJECTED, Done, Settings, file_digest, part_file, printable, rejected_file
+from vat_export.parts import PARTS, REJECTED, Done, Settings, part_file, printable, rejected_file
 from vat_export.runtime import OnnxExplainer
 from vat_export.sources import Part, Source, plan
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from vat_explain.assemble import WindowScores, merge_shares, merge_windows
 from vat_explain.errors import BundleError, InputError
-from vat_explain.files import write_atomically, writing_file
+from vat_explain.files import file_digest, write_atomically, writing_file
 from vat_explain.text import Encoded
 from vat_export.runtime import OnnxExplainer
 from vat_export.sources import Part, Record, read
@@ -147,12 +147,6 @@ def explain_part(
             listed = "".join(lines).encode(errors="backslashreplace")
             write_atomically(rejected_file(output, part.number), listed)
     return Done(part.number, rows, len(rejected), digest, hashlib.sha256(listed).hexdigest() if rejected else "")
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def chunks(
