@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from vat_explain.assemble import FloatArray
 from vat_explain.errors import ModelError
+from vat_export.calibrate import largest_sizes
 from vat_export.samples import Batch
 
 COMPRESSOR = "/model.compressor"
@@ -21,10 +21,12 @@ COMPRESSOR = "/model.compressor"
 
 LARGEST_WEIGHT = 96
 """Weights become integers up to this. CPUs without VNNI cut off sums of two products with bytes at 16 bits: never up to
-64, with 127 in 6 of 100,000 sums, with 96 in 2 of a million, by too little to matter (MiniLM on SST-2 and TREC)."""
+64; with 96 in 2 of a million sums, which moves no product by more than .3 % (root mean square, MiniLM on SST-2 and
+TREC); with 127 in 6 of 100,000, by 5 %."""
 
 SMOOTHING = 0.7
-"""How much of the differences between channels the weights take over: 0 nothing, 1 all."""
+"""How much of the differences between the activations' channels the weights take over. At 1 they take all, and at 0 the
+activations take over all differences between the weights' rows."""
 
 MIDDLE = 128
 """Zero of activations that come out of a layer norm, in unsigned bytes."""
@@ -44,15 +46,14 @@ def quantize(path: Path, batches: Iterable[Batch]) -> None:
     leaves wide channels to both (SmoothQuant, Xiao et al., ICML 2023). Other activations get a scale s and
     a zero z for each token, y = s (q W - z sum W). None depends on the batch: the dynamic quantisation of onnxruntime
     shares its scales among all texts, so that an explanation would move with the texts beside it, and a few large
-    values would cost all tokens their precision. The compressor stays in float32, and so do products that are
-    computed once a text.
+    values would cost all tokens their precision. The compressor stays in float32, and so do heads (`Gemm`).
 
     Parameters
     ----------
     path : Path
         The graph, which is replaced.
     batches : iterable of Batch
-        Inputs like those that it will get.
+        Inputs like those that it will get. Without any, all activations get scales for each token.
 
     Raises
     ------
@@ -63,8 +64,7 @@ def quantize(path: Path, batches: Iterable[Batch]) -> None:
     if any(tensor.external_data for tensor in model.graph.initializer):
         raise ModelError("int8 is for models whose weights fit into one file of 2 GiB; export this one without it")
     quantizer = _Quantizer(model.graph)
-    quantizer.widest = _largest(model, quantizer.normalized(), batches)
-    if not quantizer.run():
+    if not quantizer.run(largest_sizes(model, quantizer.normalized(), batches)):
         raise ModelError("the graph holds no matrix product that could be quantised; export it without int8")
     del model.graph.value_info[:]  # shapes of values that are gone
     if all(entry.domain != _MICROSOFT for entry in model.opset_import):
@@ -72,38 +72,23 @@ def quantize(path: Path, batches: Iterable[Batch]) -> None:
     path.write_bytes(model.SerializeToString())
 
 
-def _largest(model: Any, names: Sequence[str], batches: Iterable[Batch]) -> dict[str, FloatArray]:
-    """Run a graph; return the largest size [width] that each channel of some activations has in a token."""
-    if not names:
-        return {}
-    probed = onnx.ModelProto()
-    probed.CopyFrom(model)
-    del probed.graph.output[:]
-    probed.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
-    session = onnxruntime.InferenceSession(probed.SerializeToString(), providers=["CPUExecutionProvider"])
-    inputs = [entry.name for entry in session.get_inputs()]
-    largest: dict[str, FloatArray] = {}
-    for batch in batches:
-        tokens = batch["attention_mask"] == 1
-        for name, values in zip(names, session.run(names, {key: batch[key] for key in inputs}), strict=True):
-            highest = np.abs(values[tokens]).max(0)
-            largest[name] = np.maximum(largest.get(name, highest), highest)
-    return largest
-
-
 class _Quantizer:
     """Rewrites a graph node by node."""
 
     def __init__(self, graph: Any) -> None:
-        self.widest: dict[str, FloatArray] = {}  # of the activations whose scale does not depend on the token
         self._graph = graph
         self._weights = {tensor.name: tensor for tensor in graph.initializer}
+        for node in graph.node:  # weights that are used twice are stored once, and turned where they are used
+            if node.op_type == "Transpose" and len(self._dims(node.input[0])) == 2:
+                turned = numpy_helper.to_array(self._weights[node.input[0]]).T
+                self._weights[node.output[0]] = numpy_helper.from_array(np.ascontiguousarray(turned), node.output[0])
         self._nodes: list[Any] = []
         self._makers = {name: node.op_type for node in graph.node for name in node.output}
         self._readers: dict[str, list[Any]] = {}
         for node in graph.node:
             for name in node.input:
                 self._readers.setdefault(name, []).append(node)
+        self._largest: dict[str, FloatArray] = {}
         self._factors: dict[str, FloatArray] = {}  # by which channels are divided
         self._quantized: set[str] = set()  # activations, which several products may share
         self._done: set[str] = set()  # values that were computed together with an earlier one
@@ -113,8 +98,12 @@ class _Quantizer:
         sources = dict.fromkeys(node.input[0] for node in self._graph.node if self._suits(node))
         return [name for name in sources if self._makers.get(name) == "LayerNormalization"]
 
-    def run(self) -> int:
-        """Replace the products that can be; return how many."""
+    def run(self, largest: dict[str, FloatArray]) -> int:
+        """Replace the products that can be; return how many.
+
+        `largest` has the sizes [width] of the activations that get one scale for all texts.
+        """
+        self._largest = largest
         self._constant("last", np.array([-1], np.int64))
         self._constant("zero", np.float32(0))
         self._constant("one", np.float32(1))
@@ -126,23 +115,29 @@ class _Quantizer:
         count = 0
         for node in self._graph.node:
             if self._suits(node):
-                replace = self._replace_normalized if node.input[0] in self.widest else self._replace
+                replace = self._replace_normalized if node.input[0] in largest else self._replace
                 replace(node, str(count))
                 count += 1
             elif node.output[0] not in self._done:
                 self._nodes.append(node)
+        read = {name for node in self._nodes for name in node.input} | {output.name for output in self._graph.output}
+        nodes = [node for node in self._nodes if read.intersection(node.output)]  # without the turning of weights
         del self._graph.node[:]
-        self._graph.node.extend(self._nodes)
-        used = {name for node in self._nodes for name in node.input}
+        self._graph.node.extend(nodes)
+        used = {name for node in nodes for name in node.input}
         kept = [tensor for tensor in self._graph.initializer if tensor.name in used]
         del self._graph.initializer[:]
         self._graph.initializer.extend(kept)
         return count
 
     def _suits(self, node: Any) -> bool:
-        weight = self._weights.get(node.input[1]) if node.op_type == "MatMul" else None
-        in_compressor = any(entry.key == "namespace" and COMPRESSOR in entry.value for entry in node.metadata_props)
-        return weight is not None and len(weight.dims) == 2 and not in_compressor
+        if node.op_type != "MatMul" or len(self._dims(node.input[1])) != 2:
+            return False
+        return not any(entry.key == "namespace" and COMPRESSOR in entry.value for entry in node.metadata_props)
+
+    def _dims(self, name: str) -> list[int]:
+        """Shape of a constant, empty if it is none."""
+        return list(self._weights[name].dims) if name in self._weights else []
 
     def _replace_normalized(self, node: Any, number: str) -> None:
         """Replace a product and the bias that is added to it."""
@@ -164,7 +159,7 @@ class _Quantizer:
     def _quantize_normalized(self, source: str) -> None:
         """Turn activations [batch, tokens, width] into bytes of one scale, after each channel got its factor."""
         self._quantized.add(source)
-        widest = np.maximum(self.widest[source], 1e-6)
+        widest = np.maximum(self._largest[source], 1e-6)
         weights = [self._weight(node) for node in self._readers[source] if self._suits(node)]
         heaviest = np.maximum(np.max([np.abs(weight).max(1) for weight in weights], axis=0), 1e-6)
         factors = self._factors[source] = (widest**SMOOTHING / heaviest ** (1 - SMOOTHING)).astype(np.float32)
@@ -175,10 +170,9 @@ class _Quantizer:
     def _bias(self, product: str, width: int) -> tuple[str, str] | None:
         """Names of the constant that is added to a product, if nothing else reads it, and of the sum."""
         match self._readers.get(product):
-            case [node] if node.op_type == "Add":
-                [other] = [name for name in node.input if name != product] or [product]
-                if other in self._weights and list(self._weights[other].dims) == [width]:
-                    return other, node.output[0]
+            case [node] if node.op_type == "Add" and product not in {output.name for output in self._graph.output}:
+                [other] = [name for name in node.input if name != product]
+                return (other, node.output[0]) if self._dims(other) == [width] else None
         return None
 
     def _replace(self, node: Any, number: str) -> None:

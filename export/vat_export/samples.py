@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from vat_explain.text import Window, collate
 from vat_export.spec import Spec
 
 SHAPES = ((1, 4), (1, 33), (8, 7), (3, 64), (8, 128))
-"""Rows and tokens of the random batches; those of the longest row that the model takes, at most `LONGEST`, follow."""
+"""Rows and tokens of random batches; those of the longest row that the model takes, at most `LONGEST`, follow."""
 
 LONGEST = 512
 _ROWS = 8
@@ -38,14 +38,14 @@ def sample_texts(explainer: VATExplainer, texts: Sequence[Text]) -> list[Window]
     return [window for text in encoded for window in text.windows]
 
 
-def random_batches(spec: Spec) -> Iterator[Batch]:
+def random_batches(spec: Spec, shapes: Iterable[tuple[int, int]] = SHAPES) -> Iterator[Batch]:
     """Yield batches of random tokens, each row a little shorter than the one before, special tokens at both ends."""
     generator = np.random.default_rng(0)
     special = spec.special
     fixed = sorted(special.fixed - {special.pad}) or [special.pad]
     free = np.setdiff1d(np.arange(spec.vocabulary_size), sorted(special.fixed))
     longest = min(spec.max_length, LONGEST)
-    for rows, most in (*SHAPES, (1, longest), (3, longest)):
+    for rows, most in (*shapes, (1, longest), (3, longest)):
         tokens = min(most, longest)
         ids = generator.choice(free, size=(rows, tokens))
         lengths = np.maximum(tokens - 2 * np.arange(rows), min(tokens, 3))

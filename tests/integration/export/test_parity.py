@@ -15,10 +15,10 @@ from vat_explain.errors import BundleError, InputError, ModelError
 from vat_explain.explainer import VATExplainer
 from vat_explain.explanation import Explanation
 from vat_export import spec as format_
-from vat_export import verify
 from vat_export.onnx import export_onnx
 from vat_export.optimize import quantize
 from vat_export.runtime import OnnxExplainer
+from vat_export.samples import random_batches
 
 LIMIT = 1e-4
 TEXTS = [
@@ -66,7 +66,7 @@ def test_every_shape_agrees(architecture: str) -> None:
     onnx = OnnxExplainer(exported.export(architecture).directory, threads=1)
     model = VATExplainer.from_pretrained(exported.bundle(architecture)).model
     shapes = [(rows, tokens) for rows in (1, 3, 8) for tokens in (4, 5, 31, 128, 512)]
-    for batch in verify._random_batches(onnx, shapes):
+    for batch in random_batches(onnx.spec, shapes):
         feed = [batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")]
         with torch.no_grad():
             output = model(*map(torch.from_numpy, feed))
@@ -110,6 +110,9 @@ def test_int8_is_close_and_unmoved_by_the_batch(architecture: str) -> None:
     assert report["label_agreement"] > 0.9
     assert report["spearman_mean"] > 0.98
     assert report["batch_mates"]["largest_difference"] < 1e-6
+    exact = OnnxExplainer(exported.export(architecture).directory).explain(TEXTS)
+    for near, far in zip(OnnxExplainer(made.directory).explain(TEXTS), exact, strict=True):
+        assert near.scores == pytest.approx(far.scores, abs=0.02)
     small, large = ((e.directory / "model.onnx").stat().st_size for e in (made, exported.export(architecture)))
     assert small < large
     explanation = OnnxExplainer(made.directory).explain(["a good film"])[0]
@@ -125,8 +128,8 @@ def test_the_compressor_stays_in_float32() -> None:
     assert kept
     assert {weights[name] for name in kept} == {onnx.TensorProto.FLOAT}
     products = [node for node in graph.node if node.op_type == "MatMulIntegerToFloat"]
-    assert any(len(node.input) == 7 for node in products)  # of a layer norm: with its bias, and a scale known before
-    assert any(len(node.input) == 5 for node in products)  # of other activations: with a scale for each token
+    by_token = [node for node in products if node.input[2] == "int8/one"]
+    assert [len(products), len(by_token)] == [12, 4]  # of two layers, in which two products follow no layer norm
 
 
 def test_an_export_that_fails_its_check_is_not_put_in_place(tmp_path: Path) -> None:
