@@ -9,9 +9,9 @@ of them teach MiniLM nothing.
         [--train-texts N] [--classifier-texts N] [--compressors 3] [--alternated]
 
 With several compressors, each of its own seed, every text's scores of VAT are the mean over them where it is compared
-with other methods; the classifier and what explains it without a compressor stay the same. --alternated fits each
-compressor together with a learner of its own instead, which all methods then explain; its results have a file of
-their own.
+with other methods; the classifier and what explains it without a compressor stay the same. The plot and the CSV file
+show the first one. --alternated fits each compressor together with a learner of its own instead, which all methods then
+explain; its results have a file of their own.
 
 Each stage of each data set is kept under --work: an interrupted run goes on where it was, and each finished data set
 is added to --output. Other options for the training need another --work.
