@@ -102,7 +102,9 @@ def test_every_parameter_of_the_compressor_gets_a_gradient_and_no_other(backbone
         for name, p in model.compressor.named_parameters()
         if p.requires_grad and not p.grad.abs().sum() > 0 and "token_type" not in name and "key" not in name
     }
-    assert not still
+    # Moves the parts of all tokens alike, which neither their completed sums nor their shares feel: a gradient of 0, or
+    # of rounding errors.
+    assert still <= ({"norm.bias"} if name == "faithful" else set())
     assert all(p.grad is None for p in model.learner.parameters())
     assert not model.learner.training
     torch.testing.assert_close(loss["loss"].detach(), sum(v for name, v in loss.items() if name != "loss"))
