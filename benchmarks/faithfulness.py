@@ -23,6 +23,7 @@ import argparse
 import csv
 import io
 import json
+import math
 import random
 import time
 from dataclasses import dataclass, replace
@@ -221,6 +222,15 @@ def versus_best(evaluations: list[Evaluation]) -> dict[str, Any]:
     return found
 
 
+def paid_after(result: dict[str, Any]) -> int | None:
+    """How many texts integrated gradients explain in the time that fitting and then explaining them takes."""
+    methods = result["methods"]
+    if not {"vat", "ig"} <= methods.keys():
+        return None
+    gain = methods["ig"]["seconds_per_text"] - methods["vat"]["seconds_per_text"]
+    return math.ceil(next(s for stage, s in result["seconds"].items() if stage.startswith("fit")) / gain)
+
+
 def table(results: dict[str, Any]) -> str:
     """CSV: data set, method, passes and the metrics with their intervals."""
     stream = io.StringIO()
@@ -278,6 +288,7 @@ def main() -> None:
     results = json.loads(path.read_text()) if path.exists() else {}
     for name in options.sets:
         results[name] = run(name, TASKS[name], options)
+        results[name]["paid_after_texts"] = paid_after(results[name])
         results = {known: results[known] for known in TASKS if known in results}
         write_atomically(path, json.dumps(results, indent=1) + "\n")
         write_atomically(path.with_suffix(".csv"), table(results))
