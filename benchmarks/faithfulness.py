@@ -125,14 +125,13 @@ def starting_point(name: str, train: Dataset, options: argparse.Namespace) -> st
     if task.start is None:
         return minilm()
     before, _, _ = load(options.data / task.start, TASKS[task.start], None)
-    fine_tuned(task.start, before, options)
+    fine_tuned(task.start, starting_point(task.start, before, options), before, options)
     return str(options.work / task.start / "plain")
 
 
-def fine_tuned(name: str, train: Dataset, options: argparse.Namespace) -> float:
+def fine_tuned(name: str, encoder: str, train: Dataset, options: argparse.Namespace) -> float:
     """Fine-tune the classifier of a set; return the seconds that it took."""
     task, work = TASKS[name], options.work / name
-    encoder = starting_point(name, train, options)
     rate, epochs = (5e-4, 6) if task.scratch else (4e-5, 3)
     bf16 = options.mixed_precision == "bf16"
     return fine_tune(
@@ -156,8 +155,9 @@ def run(name: str, task: Task, options: argparse.Namespace) -> dict[str, Any]:
     claim(work, options)
     train, dev, test = load(options.data / name, task, options.classifier_texts or options.train_texts)
     texts = train if options.alternated else drawn(train, options.train_texts)
-    seconds = {"fine_tuning": fine_tuned(name, train, options)}
-    source = starting_point(name, train, options) if options.alternated else str(work / "plain")
+    encoder = starting_point(name, train, options)
+    seconds = {"fine_tuning": fine_tuned(name, encoder, train, options)}
+    source = encoder if options.alternated else str(work / "plain")
     part = drawn(test, 1000)
 
     def accuracy_of(model: Any, tokenizer: Any) -> float:

@@ -35,7 +35,7 @@ from vat_explain.vat.compressor import Compressor, CompressorConfig
 from vat_explain.vat.model import VATModel
 from vat_export.onnx import export_onnx
 from vat_export.parts import BATCH_TOKENS
-from vat_export.runtime import SLOW_FUSIONS
+from vat_export.runtime import SLOW_FUSIONS, session_options
 from vat_export.spec import OUTPUTS
 
 SHAPES = {
@@ -63,11 +63,8 @@ def make(shape: str, folder: Path) -> None:
 
 
 def session(path: Path, threads: int) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(
-        path, options, providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
+        path, session_options(threads), providers=["CPUExecutionProvider"], disabled_optimizers=SLOW_FUSIONS
     )
 
 

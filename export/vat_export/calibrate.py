@@ -11,6 +11,7 @@ from onnx import TensorProto, helper
 
 from vat_explain.assemble import FloatArray
 from vat_explain.errors import ModelError
+from vat_export.runtime import session_options
 from vat_export.samples import Batch
 
 
@@ -64,7 +65,4 @@ def _session(model: Any, names: Sequence[str]) -> onnxruntime.InferenceSession:
     data = model.SerializeToString()
     del model.graph.output[:]
     model.graph.output.extend(outputs)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors; they are raised too
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(data, session_options(0), providers=["CPUExecutionProvider"])

@@ -88,9 +88,8 @@ class _Quantizer:
         for node in graph.node:
             for name in node.input:
                 self._readers.setdefault(name, []).append(node)
-        self._largest: dict[str, FloatArray] = {}
-        self._factors: dict[str, FloatArray] = {}  # by which channels are divided
-        self._quantized: set[str] = set()  # activations, which several products may share
+        self._factors: dict[str, FloatArray] = {}  # by which channels of activations with one scale are divided
+        self._quantized: set[str] = set()  # activations with a scale for each token; several products may share them
         self._done: set[str] = set()  # values that were computed together with an earlier one
 
     def normalized(self) -> list[str]:
@@ -103,7 +102,6 @@ class _Quantizer:
 
         `largest` has the sizes [width] of the activations that get one scale for all texts.
         """
-        self._largest = largest
         self._constant("last", np.array([-1], np.int64))
         self._constant("zero", np.float32(0))
         self._constant("one", np.float32(1))
@@ -115,8 +113,10 @@ class _Quantizer:
         count = 0
         for node in self._graph.node:
             if self._suits(node):
-                replace = self._replace_normalized if node.input[0] in largest else self._replace
-                replace(node, str(count))
+                if (widest := largest.get(node.input[0])) is not None:
+                    self._replace_normalized(node, str(count), widest)
+                else:
+                    self._replace(node, str(count))
                 count += 1
             elif node.output[0] not in self._done:
                 self._nodes.append(node)
@@ -139,11 +139,11 @@ class _Quantizer:
         """Shape of a constant, empty if it is none."""
         return list(self._weights[name].dims) if name in self._weights else []
 
-    def _replace_normalized(self, node: Any, number: str) -> None:
-        """Replace a product and the bias that is added to it."""
+    def _replace_normalized(self, node: Any, number: str, widest: FloatArray) -> None:
+        """Replace a product and the bias that is added to it; `widest` are the sizes [width] of its activations."""
         source = node.input[0]
-        if source not in self._quantized:
-            self._quantize_normalized(source)
+        if source not in self._factors:
+            self._quantize_normalized(source, np.maximum(widest, 1e-6))
         weight = self._weight(node) * self._factors[source][:, None]
         rows, scale = f"{_PREFIX}{source}/rows", f"{_PREFIX}{source}/scale"
         matrix, columns, _ = self._integers(number, weight)
@@ -156,10 +156,8 @@ class _Quantizer:
             helper.make_node("MatMulIntegerToFloat", operands, [output], name=f"{_PREFIX}{number}", domain=_MICROSOFT)
         )
 
-    def _quantize_normalized(self, source: str) -> None:
+    def _quantize_normalized(self, source: str, widest: FloatArray) -> None:
         """Turn activations [batch, tokens, width] into bytes of one scale, after each channel got its factor."""
-        self._quantized.add(source)
-        widest = np.maximum(self._largest[source], 1e-6)
         weights = [self._weight(node) for node in self._readers[source] if self._suits(node)]
         heaviest = np.maximum(np.max([np.abs(weight).max(1) for weight in weights], axis=0), 1e-6)
         factors = self._factors[source] = (widest**SMOOTHING / heaviest ** (1 - SMOOTHING)).astype(np.float32)

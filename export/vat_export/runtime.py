@@ -211,6 +211,17 @@ def _tokenizer(data: bytes) -> Tokenizer:
         raise BundleError(f"{TOKENIZER} cannot be read: {error}; {REMEDY}") from error
 
 
+def session_options(threads: int) -> onnxruntime.SessionOptions:
+    """Return settings of a session that is quiet and leaves cores to others; 0 threads are one for each core."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors; they are raised too
+    # Threads that wait in a loop slow down other processes, up to half on a small machine.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
 def _session(
     directory: Path, manifest: Manifest, threads: int, providers: Sequence[str] | None
 ) -> onnxruntime.InferenceSession:
@@ -223,18 +234,13 @@ def _session(
     external = WEIGHTS if WEIGHTS in manifest.files else None
     data = _read(directory, GRAPH, manifest)
     check_graph(data, external)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # errors; they are raised too
+    options = session_options(threads)
     # The format that was checked: without this, some first bytes make it read another one, unchecked.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     if external is not None:
         options.add_session_config_entry(
             "session.model_external_initializers_file_folder_path", str(directory.resolve())
         )
-    # Threads that wait in a loop slow down other processes, up to half on a small machine.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         return onnxruntime.InferenceSession(
             data,
