@@ -19,7 +19,7 @@ import pyarrow.parquet
 import pytest
 
 from tests import exported, tiny
-from tests.unit.test_bundle import small_disk
+from tests.unit.test_bundle_interrupted import small_disk
 from vat_explain.errors import BundleError, DataError
 from vat_export.batch import Summary, _opened, _record, explain_files
 from vat_export.local import run_local
