@@ -32,7 +32,7 @@ from vat_explain.models import Classifier
 from vat_explain.text import Encoded
 from vat_explain.vat.trainer import LoopConfig
 
-METHODS = ("vat", "vat-class", "ig", "random")
+METHODS = ("vat", "vat-class", "ig", "leave-one-out", "random")
 METRICS = ("comprehensiveness_mask", "sufficiency_mask", "encoding_gap", "class_leak", "infidelity", "sensitivity_max")
 
 

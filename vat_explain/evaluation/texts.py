@@ -211,7 +211,7 @@ class Bench:
         if self.judge is not None:
             columns["encoding_gap"] = sanity.encoding_gap(self.classifier, self.judge, texts, scores, seed=seeds[0])
             # Where several labels may hold, the second likeliest is not wrong.
-            if method.name == "vat-class" and self.classifier.task != MULTI_LABEL:
+            if method.targeted and self.classifier.task != MULTI_LABEL:
                 wrong = [int(label) for label in predictions.argsort(1)[:, -2]]
                 against = score_texts(method, self.classifier, texts, wrong, seed=seeds[0]).scores
                 columns["class_leak"] = sanity.class_leak(self.judge, texts, wrong, against, seed=seeds[0])
