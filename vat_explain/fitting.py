@@ -383,7 +383,8 @@ def _checkpoints(output: Path, *, resume: bool) -> Path:
 
 def _key(config: FitConfig, digests: Sequence[str], model: str | Path) -> str:
     settings = asdict(replace(config, loop=replace(config.loop, quiet=False, checkpoint_seconds=0.0)))
-    record = json.dumps([settings, list(digests), str(model)], sort_keys=True)
+    source = Path(model).resolve() if Path(model).exists() else model
+    record = json.dumps([settings, list(digests), str(source)], sort_keys=True)
     return hashlib.sha256(record.encode()).hexdigest()
 
 

@@ -29,10 +29,10 @@ fit(folder / "model", data, config=config, output=output, resume=True)
 """
 
 
-def start(folder, output):
+def start(folder, output, cwd=None):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", SCRIPT, str(folder), str(output)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    return subprocess.Popen(command, env=environment, cwd=cwd, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def finish(process):
@@ -71,7 +71,7 @@ def test_a_killed_fit_goes_on_to_the_same_weights(folder, tmp_path, kill):
     process.communicate()
     assert process.returncode == -signal.SIGKILL, "the fit was over before it could be killed"
     assert not output.exists()
-    finish(start(folder, output))
+    finish(start(".", output, cwd=folder))  # the same model by another path
     assert not checkpoints.exists()
     for name in ("learner/model.safetensors", "judge/model.safetensors", "compressor.safetensors"):
         assert (output / name).read_bytes() == (folder / "undisturbed" / name).read_bytes()
