@@ -180,14 +180,15 @@ def run(name: str, task: Task, options: argparse.Namespace) -> dict[str, Any]:
         only = ("vat", "vat-class") if seed and not options.alternated else options.methods
         bundle, timed = work / f"bundle{suffix}", work / f"seconds{suffix}.json"
         if not (bundle / "card.json").exists():
-            started = time.perf_counter()
+            started, resumed = time.perf_counter(), (work / f".{bundle.name}.training").exists()
             config = FitConfig(
                 freeze_learner=not options.alternated,
                 max_length=task.max_length,
                 loop=LoopConfig(seed=options.seed + seed, mixed_precision=options.mixed_precision),
             )
             fit(source, texts, dev, config=config, output=bundle, resume=True)
-            write_atomically(timed, json.dumps(time.perf_counter() - started))
+            # What a fit took before it was interrupted is not known.
+            write_atomically(timed, json.dumps(None if resumed else time.perf_counter() - started))
         seconds[f"fit{suffix}"] = json.loads(timed.read_text())
         explainer = VATExplainer.from_pretrained(bundle)
         if options.alternated:
@@ -203,7 +204,7 @@ def run(name: str, task: Task, options: argparse.Namespace) -> dict[str, Any]:
         "accuracy_of_alternated": accuracies,
         "train_texts": len(texts.examples),
         "classifier_texts": len(train.examples),
-        "seconds": {stage: round(value, 1) for stage, value in seconds.items()},
+        "seconds": {stage: value and round(value, 1) for stage, value in seconds.items()},
         "compressors": [
             {m: each.methods[m] for m in ("vat", "vat-class") if m in each.methods} for each in evaluations
         ],
@@ -235,10 +236,10 @@ def versus_best(evaluations: list[Evaluation]) -> dict[str, Any]:
 def paid_after(result: dict[str, Any]) -> int | None:
     """How many texts integrated gradients explain in the time that fitting and then explaining them takes."""
     methods = result["methods"]
-    if not {"vat", "ig"} <= methods.keys():
+    seconds = next(value for stage, value in result["seconds"].items() if stage.startswith("fit"))
+    if seconds is None or not {"vat", "ig"} <= methods.keys():
         return None
-    gain = methods["ig"]["seconds_per_text"] - methods["vat"]["seconds_per_text"]
-    return math.ceil(next(s for stage, s in result["seconds"].items() if stage.startswith("fit")) / gain)
+    return math.ceil(seconds / (methods["ig"]["seconds_per_text"] - methods["vat"]["seconds_per_text"]))
 
 
 def table(results: dict[str, Any]) -> str:
