@@ -1,10 +1,12 @@
-"""How long a whole evaluation takes, and how much of it in our own code: 200 texts of SST-2, every method.
+"""A whole evaluation, how long it takes, and how much of it in our own code: 200 texts of SST-2, every method.
+
+The bundle is the one that `faithfulness.py --sets sst2` fits to a frozen classifier.
 
 A profiler attributes the time to functions. Own time is that spent in functions of vat_explain, without what they call;
 built-in functions and those of numpy count as ours where our functions call them. The profiler slows Python down and
 the models hardly, so that the share comes out too high rather than too low.
 
-    python benchmarks/evaluation.py [--bundle benchmarks/work/sst2/frozen] [--texts 200] [--methods vat ig ...]
+    python benchmarks/evaluation.py [--bundle FOLDER] [--texts 200] [--methods vat ig ...]
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ def own_seconds(profile: cProfile.Profile) -> tuple[float, float, dict[str, floa
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--bundle", type=Path, default=Path("benchmarks/work/sst2/frozen"))
+    parser.add_argument("--bundle", type=Path, default=Path("benchmarks/work/faithfulness/sst2/bundle"))
     parser.add_argument("--data", type=Path, default=Path("../shared/data/sst2/test.jsonl"))
     parser.add_argument("--texts", type=int, default=200)
     parser.add_argument("--methods", nargs="+")
