@@ -26,14 +26,13 @@ import io
 import json
 import math
 import random
-import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from finetuning import accuracy, fine_tune, logits_of, minilm
+from finetuning import accuracy, fine_tune, fitted, logits_of, minilm
 from matplotlib import pyplot
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig, BertForSequenceClassification
 
@@ -41,9 +40,8 @@ from vat_explain.corpus.tokenizer import build_tokenizer
 from vat_explain.data import Dataset, load_examples
 from vat_explain.evaluation import Evaluation, Settings, evaluate
 from vat_explain.evaluation.bootstrap import intervals
-from vat_explain.explainer import VATExplainer
 from vat_explain.files import write_atomically
-from vat_explain.fitting import FitConfig, fit
+from vat_explain.fitting import FitConfig
 from vat_explain.vat.trainer import LoopConfig, fastest_precision
 
 RIVALS = ("ig", "leave-one-out", "lime", "kernel-shap", "grad-x-input", "grad-l2", "attention")
@@ -167,7 +165,7 @@ def run(name: str, task: Task, options: argparse.Namespace) -> dict[str, Any]:
     train, dev, test = load(options.data / name, task, options.classifier_texts or options.train_texts)
     texts = train if options.alternated else drawn(train, options.train_texts)
     encoder = starting_point(name, train, options)
-    seconds = {"fine_tuning": fine_tuned(name, encoder, train, options)}
+    seconds: dict[str, float | None] = {"fine_tuning": fine_tuned(name, encoder, train, options)}
     source = encoder if options.alternated else str(work / "plain")
     part = drawn(test, 1000)
 
@@ -178,19 +176,12 @@ def run(name: str, task: Task, options: argparse.Namespace) -> dict[str, Any]:
     for seed in range(options.compressors):
         suffix = ("-alternated" if options.alternated else "") + (f"-{seed}" if seed else "")
         only = ("vat", "vat-class") if seed and not options.alternated else options.methods
-        bundle, timed = work / f"bundle{suffix}", work / f"seconds{suffix}.json"
-        if not (bundle / "card.json").exists():
-            started, resumed = time.perf_counter(), (work / f".{bundle.name}.training").exists()
-            config = FitConfig(
-                freeze_learner=not options.alternated,
-                max_length=task.max_length,
-                loop=LoopConfig(seed=options.seed + seed, mixed_precision=options.mixed_precision),
-            )
-            fit(source, texts, dev, config=config, output=bundle, resume=True)
-            # What a fit took before it was interrupted is not known.
-            write_atomically(timed, json.dumps(None if resumed else time.perf_counter() - started))
-        seconds[f"fit{suffix}"] = json.loads(timed.read_text())
-        explainer = VATExplainer.from_pretrained(bundle)
+        config = FitConfig(
+            freeze_learner=not options.alternated,
+            max_length=task.max_length,
+            loop=LoopConfig(seed=options.seed + seed, mixed_precision=options.mixed_precision),
+        )
+        explainer, seconds[f"fit{suffix}"] = fitted(source, texts, dev, config, work / f"bundle{suffix}")
         if options.alternated:
             accuracies.append(accuracy_of(explainer.learner.model, explainer.tokenizer))
         settings = Settings(seed=options.seed, search_budget=0 if seed else options.search_budget, soft_samples=0)

